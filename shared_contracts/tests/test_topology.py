@@ -1,0 +1,70 @@
+"""The table of exchanges and queues keeps to what RabbitMQ 3.10 to 4.x treat alike."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from shared_contracts import topology
+from shared_contracts.topology import TOPOLOGY
+
+USER = UUID("018f0000-0000-7000-8000-000000000001")
+# Arguments that some supported version refuses, ignores or treats differently, or that belong in a policy.
+UNSAFE_ARGUMENTS = {"x-queue-version", "x-queue-mode", "x-max-priority", "x-expires", "x-max-length", "x-overflow"}
+
+
+def test_names_are_unique() -> None:
+    for group in (TOPOLOGY.exchanges, TOPOLOGY.queues):
+        names = [each.name for each in group]
+        assert len(names) == len(set(names))
+
+
+def test_bindings_point_at_declared_things() -> None:
+    for binding in TOPOLOGY.bindings:
+        assert binding.exchange in TOPOLOGY.exchanges
+        assert binding.queue in TOPOLOGY.queues
+
+
+def test_every_intake_queue_has_a_dead_letter_queue_that_is_declared() -> None:
+    declared = {queue.name for queue in TOPOLOGY.queues}
+    for queue in (topology.INTAKE, topology.INTAKE_BROADCAST):
+        assert queue.dead_letter_to in declared
+
+
+def test_quorum_queues_have_an_explicit_positive_delivery_limit() -> None:
+    for queue in TOPOLOGY.queues:
+        assert queue.type == "quorum"
+        limit = queue.arguments["x-delivery-limit"]
+        assert isinstance(limit, int)
+        assert limit > 0
+
+
+def test_every_queue_names_its_type_and_uses_no_unsafe_argument() -> None:
+    for queue in (*TOPOLOGY.queues, topology.user_queue(USER), topology.node_queue("a")):
+        assert queue.arguments["x-queue-type"] == queue.type
+        assert not UNSAFE_ARGUMENTS & queue.arguments.keys()
+
+
+def test_user_queues_are_classic_and_single_active_consumer() -> None:
+    queue = topology.user_queue(USER)
+    assert queue.name == f"user.{USER}"
+    assert queue.arguments == {"x-queue-type": "classic", "x-single-active-consumer": True}
+
+
+def test_contract_names_are_unchanged() -> None:
+    assert {exchange.name: exchange.type for exchange in TOPOLOGY.exchanges} == {
+        "notifications.direct": "direct",
+        "notifications.fanout": "fanout",
+        "delivery.direct": "direct",
+        "delivery.fanout": "fanout",
+        "gateway.gossip": "fanout",
+        "identity.events": "fanout",
+        "notifications.events": "direct",
+    }
+    assert {queue.name for queue in TOPOLOGY.queues} == {
+        "notifications.dead",
+        "intake",
+        "intake.broadcast",
+        "identity.mirror",
+    }
+    keys = {(each.exchange.name, each.routing_key) for each in TOPOLOGY.bindings if each.queue is topology.INTAKE}
+    assert keys == {("notifications.direct", key) for key in ("private", "group", "event")}
