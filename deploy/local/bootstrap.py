@@ -48,6 +48,13 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+def is_usable() -> bool:
+    """Whether there is an environment of this very Python; its packages are brought up to date in place."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    configuration = VENV / "pyvenv.cfg"
+    return PYTHON.exists() and configuration.is_file() and f"version = {version}" in configuration.read_text()
+
+
 def make_venv() -> None:
     """Create `.venv` with pip; Debian keeps the module for it in a package of its own."""
     try:
@@ -77,8 +84,9 @@ def main() -> None:
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return
     started = time.monotonic()
-    say(f"making {VENV.name} with Python {sys.version.split()[0]}")
-    make_venv()
+    if not is_usable():
+        say(f"making {VENV.name} with Python {sys.version.split()[0]}")
+        make_venv()
     say("installing uv")
     run(PYTHON, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCKS[0])
     say("installing the pinned packages (about 60 MB on the first run)")

@@ -97,6 +97,7 @@ def test_unknown_fields_are_ignored_for_newer_publishers() -> None:
         (None, {"recipients": {"users": [USER]}}, Kind.PRIVATE),
         (None, {"recipients": {"users": [USER], "groups": [USER]}}, Kind.PRIVATE),
         (None, {"recipients": {"groups": [USER]}}, Kind.GROUP),
+        (None, {"recipients": {"roles": ["staff"]}}, Kind.GROUP),
         (None, {"recipients": {"users": [USER]}, "event_type": "order.shipped"}, Kind.EVENT),
         (None, {"recipients": {"users": [USER]}, "event_type": "message"}, Kind.PRIVATE),
     ],

@@ -62,6 +62,7 @@ def test_contract_names_are_unchanged() -> None:
     }
     assert {queue.name for queue in TOPOLOGY.queues} == {
         "notifications.dead",
+        "intake.poison",
         "intake",
         "intake.broadcast",
         "identity.mirror",

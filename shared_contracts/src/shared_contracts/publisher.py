@@ -27,7 +27,7 @@ DEFAULT_CONFIRM_TIMEOUT = timedelta(seconds=10)
 _HEARTBEAT_S = 10
 
 
-class PublishFailed(Exception):  # noqa: N818 - reads as a sentence where it is caught
+class PublishFailed(Exception):
     """The message was not confirmed.
 
     Attributes:

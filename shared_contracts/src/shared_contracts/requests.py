@@ -153,7 +153,7 @@ class NotificationRequest(BaseModel):
             return Kind.BROADCAST
         if self.event_type not in (None, DEFAULT_EVENT_TYPE):
             return Kind.EVENT
-        if self.recipients.users or not self.recipients.groups:
+        if self.recipients.users or not (self.recipients.groups or self.recipients.roles):
             return Kind.PRIVATE
         return Kind.GROUP
 

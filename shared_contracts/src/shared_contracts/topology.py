@@ -78,8 +78,11 @@ IDENTITY_EVENTS = Exchange("identity.events", "fanout")
 NOTIFICATIONS_EVENTS = Exchange("notifications.events", "direct")
 
 DEAD = Queue("notifications.dead", "quorum")
-INTAKE = Queue("intake", "quorum", single_active_consumer=True, dead_letter_to=DEAD.name)
-INTAKE_BROADCAST = Queue("intake.broadcast", "quorum", single_active_consumer=True, dead_letter_to=DEAD.name)
+INTAKE_POISON = Queue("intake.poison", "quorum")
+"""What the broker gave up after the delivery limit; a worker makes proper dead letters of it."""
+
+INTAKE = Queue("intake", "quorum", single_active_consumer=True, dead_letter_to=INTAKE_POISON.name)
+INTAKE_BROADCAST = Queue("intake.broadcast", "quorum", single_active_consumer=True, dead_letter_to=INTAKE_POISON.name)
 IDENTITY_MIRROR = Queue("identity.mirror", "quorum", single_active_consumer=True)
 
 KEY_PRIVATE = "private"
@@ -99,7 +102,7 @@ TOPOLOGY = Topology(
         IDENTITY_EVENTS,
         NOTIFICATIONS_EVENTS,
     ),
-    queues=(DEAD, INTAKE, INTAKE_BROADCAST, IDENTITY_MIRROR),
+    queues=(DEAD, INTAKE_POISON, INTAKE, INTAKE_BROADCAST, IDENTITY_MIRROR),
     bindings=(
         *(Binding(NOTIFICATIONS_DIRECT, INTAKE, key) for key in INTAKE_KEYS),
         Binding(NOTIFICATIONS_FANOUT, INTAKE_BROADCAST),

@@ -208,7 +208,7 @@ CLIENT_FRAMES: Mapping[str, type[ClientFrame]] = MappingProxyType(
 )
 
 
-class FrameRejected(Exception):  # noqa: N818 - a refusal answered to the client, not a fault
+class FrameRejected(Exception):
     """A client frame that cannot be taken.
 
     Attributes:

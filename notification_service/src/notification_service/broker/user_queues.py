@@ -1,0 +1,244 @@
+"""Consuming the queues of many users over a few channels; what is lost with a channel is consumed again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+from uuid import UUID
+
+import structlog
+from aiormq import spec
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.channel import Channel
+from aiormq.connection import Connection
+
+from notification_service.broker.consumer import acknowledge
+from notification_service.broker.declare import declare_topology, declare_user_queue
+from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
+from notification_service.clock import Clock
+from notification_service.errors import Unavailable
+from shared_contracts import headers
+from shared_contracts.topology import user_queue_name
+
+log = structlog.get_logger(__name__)
+
+# Single digits, as RabbitMQ's makers advise: an error closes a channel, and everybody's consumers on it start again.
+_CONSUME_CHANNELS: Final = 4
+_DECLARE_CHANNELS: Final = 4
+_RPC_LIMIT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A delivery tag and the channel it belongs to."""
+
+    channel: Channel
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedFrame:
+    """One frame from a user's queue.
+
+    Attributes:
+        seq: Its number in the user's stream; None on a message that is not Herald's.
+        receipt: What `settle` and `give_back` want; void once the channel is lost.
+    """
+
+    seq: int | None
+    type: str | None
+    body: bytes
+    is_redelivered: bool
+    receipt: Receipt
+
+
+class UserQueueListener(Protocol):
+    """Who is told what happens to the queues. Called on the event loop; must not block."""
+
+    def on_frame(self, user_id: UUID, frame: QueuedFrame) -> None:
+        """A frame arrived."""
+
+    def on_consumer_lost(self, user_id: UUID) -> None:
+        """The user's consumer is gone (connection or channel lost, queue deleted); receipts are void."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Consumer:
+    channel: Channel
+    tag: str
+
+
+class UserQueues:
+    """Declares, consumes and leaves users' queues."""
+
+    def __init__(self, url: str, *, name: str, prefetch_count: int, listener: UserQueueListener, clock: Clock) -> None:
+        self.link = BrokerLink(url, name=f"{name}-users", clock=clock, set_up=self._set_up, on_lost=self._lose)
+        self._prefetch_count = prefetch_count
+        self._listener = listener
+        self._declaring: deque[Channel] = deque()
+        self._free_declaring = asyncio.Condition()
+        self._consuming: list[Channel] = []
+        self._next = 0
+        self._consumers: dict[UUID, _Consumer] = {}
+        self._tags = itertools.count()
+
+    @property
+    def consumer_count(self) -> int:
+        """Consumers the broker knows, as far as this process knows."""
+        return len(self._consumers)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self.link.start()
+
+    async def close(self) -> None:
+        """Close the connection: what is unsettled returns to its queues."""
+        await self.link.close()
+
+    async def declare(self, user_id: UUID) -> None:
+        """Make sure the user's queue exists.
+
+        Raises:
+            Unavailable: RabbitMQ does not answer, or the queue exists with other arguments.
+        """
+        channel = await self._take_declaring()
+        try:
+            async with asyncio.timeout(_RPC_LIMIT_S):
+                await declare_user_queue(channel, user_id)
+        except (*BROKER_ERRORS, TimeoutError) as error:
+            log.warning("user_queue_not_declared", problem=f"{type(error).__name__}: {error}")
+            raise Unavailable("RabbitMQ does not take the user's queue") from error
+        finally:
+            await self._return_declaring(channel)
+
+    async def consume(self, user_id: UUID) -> None:
+        """Begin to receive the user's frames; the queue must exist.
+
+        Raises:
+            Unavailable: RabbitMQ does not answer.
+        """
+        if user_id in self._consumers:
+            return
+        if not self._consuming:
+            raise Unavailable("RabbitMQ is not connected")
+        self._next = (self._next + 1) % len(self._consuming)
+        consumer = _Consumer(self._consuming[self._next], f"{user_id}.{next(self._tags)}")
+        self._consumers[user_id] = consumer
+        try:
+            async with asyncio.timeout(_RPC_LIMIT_S):
+                await consumer.channel.basic_consume(
+                    user_queue_name(user_id),
+                    partial(self._on_message, user_id, consumer),
+                    consumer_tag=consumer.tag,
+                )
+        except (*BROKER_ERRORS, TimeoutError) as error:
+            if self._consumers.get(user_id) is consumer:
+                del self._consumers[user_id]
+            raise Unavailable("RabbitMQ does not let the user's queue be consumed") from error
+
+    async def leave(self, user_id: UUID, unsettled: Sequence[Receipt]) -> None:
+        """Stop receiving the user's frames and return what is unsettled to the queue, in its order."""
+        consumer = self._consumers.pop(user_id, None)
+        if consumer is None or consumer.channel.is_closed:
+            return
+        with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
+            # With an answer: what was on its way is delivered before it, and given back by `_on_message`.
+            async with asyncio.timeout(_RPC_LIMIT_S):
+                await consumer.channel.basic_cancel(consumer.tag)
+            await _give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
+
+    async def settle(self, receipts: Iterable[Receipt]) -> None:
+        """Tell RabbitMQ that these frames were received; receipts of a lost channel are passed over."""
+        by_channel: dict[int, tuple[Channel, list[int]]] = {}
+        for receipt in receipts:
+            by_channel.setdefault(receipt.channel.number, (receipt.channel, []))[1].append(receipt.tag)
+        for channel, tags in by_channel.values():
+            await acknowledge(channel, tags)
+
+    async def _on_message(self, user_id: UUID, consumer: _Consumer, message: DeliveredMessage) -> None:
+        tag = message.delivery_tag or 0
+        if self._consumers.get(user_id) is not consumer:
+            await _give_back(consumer.channel, [tag])
+            return
+        properties = message.header.properties
+        seq = (properties.headers or {}).get(headers.SEQ)
+        self._listener.on_frame(
+            user_id,
+            QueuedFrame(
+                seq=seq if isinstance(seq, int) else None,
+                type=properties.message_type,
+                body=message.body,
+                is_redelivered=bool(getattr(message.delivery, "redelivered", False)),
+                receipt=Receipt(consumer.channel, tag),
+            ),
+        )
+
+    async def _set_up(self, connection: Connection) -> None:
+        await declare_topology(connection)
+        self._consuming = [await self._open_consuming(connection) for _ in range(_CONSUME_CHANNELS)]
+        declaring = [await open_channel(connection) for _ in range(_DECLARE_CHANNELS)]
+        async with self._free_declaring:
+            self._declaring = deque(declaring)
+            self._free_declaring.notify_all()
+
+    async def _open_consuming(self, connection: Connection) -> Channel:
+        channel = await open_channel(connection, prefetch_count=self._prefetch_count)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
+        # A channel the broker closed takes a quarter of the users with it. Starting all of them again is rare and
+        # simple; frames that come twice are known by their numbers.
+        self.link.guard(channel)
+        return channel
+
+    async def _on_cancelled_by_broker(self, frame: spec.Basic.Cancel) -> None:
+        user_id = UUID((frame.consumer_tag or "").partition(".")[0])
+        consumer = self._consumers.get(user_id)
+        if consumer is not None and consumer.tag == frame.consumer_tag:
+            log.warning("user_consumer_cancelled_by_broker")
+            del self._consumers[user_id]
+            self._listener.on_consumer_lost(user_id)
+
+    def _lose(self) -> None:
+        lost, self._consumers = self._consumers, {}
+        self._consuming = []
+        self._declaring.clear()
+        for user_id in lost:
+            self._listener.on_consumer_lost(user_id)
+
+    async def _take_declaring(self) -> Channel:
+        try:
+            async with asyncio.timeout(_RPC_LIMIT_S), self._free_declaring:
+                await self._free_declaring.wait_for(lambda: bool(self._declaring))
+                return self._declaring.popleft()
+        except TimeoutError:
+            raise Unavailable("RabbitMQ is not connected") from None
+
+    async def _return_declaring(self, channel: Channel) -> None:
+        # A refused declaration closes its channel; the next user gets a fresh one.
+        if channel.is_closed:
+            connection = self.link.connection
+            if connection is None:
+                return
+            try:
+                channel = await open_channel(connection)
+            except BROKER_ERRORS:
+                self.link.reset()
+                return
+        elif channel.connection is not self.link.connection:
+            return
+        async with self._free_declaring:
+            self._declaring.append(channel)
+            self._free_declaring.notify()
+
+
+async def _give_back(channel: Channel, tags: Sequence[int]) -> None:
+    if not tags or channel.is_closed:
+        return
+    frames = [spec.Basic.Nack(tag, requeue=True) for tag in tags]
+    with contextlib.suppress(*BROKER_ERRORS):
+        await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))

@@ -1,0 +1,118 @@
+"""Engine and units of work: one short transaction per request or batch, clear errors when the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from notification_service.errors import Unavailable
+
+_WRITE_OPTION = "herald_write"
+_PING_LIMIT_S = 2.0
+
+
+class Database:
+    """The database of this service.
+
+    `read()` and `write()` are the only ways to a connection, and the only places that commit. Both raise `Unavailable`
+    when the database does not answer, the pool is empty, or SQLite stays locked, each after `timeout` at most.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, timeout: timedelta = timedelta(seconds=2)) -> None:
+        self.engine = _make_engine(url, pool_size=pool_size, timeout_s=timeout.total_seconds())
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that changes nothing."""
+        with _as_unavailable():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits when the block ends, and rolls back when it raises."""
+        with _as_unavailable():
+            async with self.engine.connect() as connection:
+                # SQLite: take the write lock at the start. Taking it later fails at once if another wrote in between.
+                connection = await connection.execution_options(**{_WRITE_OPTION: True})  # noqa: PLW2901 - same object
+                async with connection.begin():
+                    yield connection
+
+    async def ping(self) -> bool:
+        """Whether the database answers within 2 s."""
+        try:
+            async with asyncio.timeout(_PING_LIMIT_S), self.read() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (TimeoutError, Unavailable):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+@contextlib.contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (InterfaceError, OperationalError, PoolTimeoutError) as error:
+        raise Unavailable("the database does not answer") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_connection_error(error):
+            raise Unavailable("the database does not answer") from error
+        raise
+    except (ConnectionError, TimeoutError) as error:  # asyncpg's own, raised while connecting
+        raise Unavailable("the database does not answer") from error
+
+
+def _is_connection_error(error: DBAPIError) -> bool:
+    # asyncpg: admin shutdown, crash shutdown, cannot connect now, too many connections.
+    state = getattr(error.orig, "sqlstate", None)
+    return state is not None and state[:2] in ("08", "57", "53")
+
+
+def _make_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
+    options: dict[str, Any] = {
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+        "pool_timeout": timeout_s,
+        "pool_size": pool_size,
+        "max_overflow": 0,
+    }
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = create_async_engine(url, connect_args={"timeout": timeout_s}, **options)
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    options["connect_args"] = {
+        "timeout": timeout_s,
+        "command_timeout": 30,
+        "server_settings": {"application_name": "herald-notification", "jit": "off", "timezone": "UTC"},
+    }
+    # No ping before use: it would cost every transaction a round trip. After a restart of PostgreSQL the first error
+    # invalidates the whole pool; callers see `Unavailable` once and try again.
+    return create_async_engine(url, pool_recycle=1800, **options)
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is sent below, in the form each unit of work needs
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    write = connection.get_execution_options().get(_WRITE_OPTION)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,131 @@
+"""Handing kept items to RabbitMQ: each to its user's queue, each broadcast once to every gateway node."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from notification_service.broker.publisher import Outcome, Outgoing, Publisher
+from notification_service.clock import Clock
+from notification_service.notifications.frames import encode_content, encode_new_broadcast, encode_new_item
+from notification_service.notifications.kept import KeptBroadcast, KeptItem
+from notification_service.notifications.pages import FrameType
+from shared_contracts import headers
+from shared_contracts.topology import DELIVERY_DIRECT, DELIVERY_FANOUT, user_queue_name
+
+log = structlog.get_logger(__name__)
+
+_attempts = itertools.count()
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What became of one batch.
+
+    Attributes:
+        done: Notifications of which everything is either confirmed or held in mailboxes.
+        gone_queues: (user, queue generation) of queues that turned out not to exist.
+    """
+
+    done: set[UUID] = field(default_factory=set)
+    gone_queues: set[tuple[UUID, int]] = field(default_factory=set)
+
+
+class Dispatcher:
+    """Publishes kept items and broadcasts; never raises for the broker's sake."""
+
+    def __init__(self, publisher: Publisher, clock: Clock) -> None:
+        self._publisher = publisher
+        self._clock = clock
+
+    async def dispatch(self, kept: Sequence[KeptItem], broadcasts: Sequence[KeptBroadcast] = ()) -> Dispatched:
+        """Publish a batch and answer what is done; what is not stays for the relay.
+
+        Items of users without a queue are not published: they are held in the mailbox, and that is their dispatch.
+        """
+        now = self._clock.now()
+        contents = _ContentCache()
+        addressed = [item for item in kept if item.has_queue]
+        messages = [_item_message(item, contents, now) for item in addressed]
+        messages += [_broadcast_message(each, contents) for each in broadcasts]
+        outcomes = await self._publisher.publish_all(messages) if messages else []
+        result = Dispatched(done={item.notification.id for item in kept})
+        failed: set[UUID] = set()
+        for item, outcome in zip(addressed, outcomes[: len(addressed)], strict=True):
+            if outcome is Outcome.RETURNED:
+                result.gone_queues.add((item.user_id, item.queue_generation))
+            elif outcome is not Outcome.OK:
+                failed.add(item.notification.id)
+        for each, outcome in zip(broadcasts, outcomes[len(addressed) :], strict=True):
+            # Returned: no gateway is up. Whoever connects later reads the log.
+            (result.done if outcome in (Outcome.OK, Outcome.RETURNED) else failed).add(each.notification.id)
+        result.done -= failed
+        if failed:
+            log.warning("dispatch_incomplete", notifications=len(failed))
+        return result
+
+    async def dispatch_frame(
+        self, *, user_id: UUID, seq: int, type_: FrameType, body: bytes, queue_generation: int
+    ) -> tuple[UUID, int] | None:
+        """Publish one frame of a user's stream that is no new item; answers the queue if it does not exist.
+
+        Nothing is kept for the relay: a frame lost here leaves a hole in the numbers, which gateways find and fill from
+        the mailbox.
+        """
+        outcome = await self._publisher.publish(_frame_message(user_id, seq, type_, body))
+        return (user_id, queue_generation) if outcome is Outcome.RETURNED else None
+
+
+class _ContentCache:
+    """Encodes each notification once per batch."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, bytes] = {}
+
+    def get(self, item: KeptItem | KeptBroadcast) -> bytes:
+        notification = item.notification
+        content = self._known.get(notification.id)
+        if content is None:
+            content = self._known[notification.id] = encode_content(notification)
+        return content
+
+
+def _item_message(item: KeptItem, contents: _ContentCache, now: datetime) -> Outgoing:
+    body = encode_new_item(contents.get(item), seq=item.seq, counts=item.counts)
+    expires_at = item.notification.expires_at
+    return Outgoing(
+        exchange=DELIVERY_DIRECT.name,
+        routing_key=user_queue_name(item.user_id),
+        body=body,
+        message_id=str(next(_attempts)),
+        type=FrameType.NOTIFICATION,
+        headers={headers.SEQ: item.seq},
+        expiration=expires_at - now if expires_at else None,
+    )
+
+
+def _frame_message(user_id: UUID, seq: int, type_: FrameType, body: bytes) -> Outgoing:
+    return Outgoing(
+        exchange=DELIVERY_DIRECT.name,
+        routing_key=user_queue_name(user_id),
+        body=body,
+        message_id=str(next(_attempts)),
+        type=type_,
+        headers={headers.SEQ: seq},
+    )
+
+
+def _broadcast_message(each: KeptBroadcast, contents: _ContentCache) -> Outgoing:
+    return Outgoing(
+        exchange=DELIVERY_FANOUT.name,
+        routing_key="",
+        body=encode_new_broadcast(contents.get(each)),
+        message_id=str(next(_attempts)),
+        type=FrameType.NOTIFICATION,
+        headers={headers.SEQ: each.seq, headers.TENANT: each.notification.tenant},
+    )

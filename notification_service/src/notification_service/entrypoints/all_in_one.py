@@ -1,0 +1,28 @@
+"""REST API and gateway in one process, for development and small sites; workers and scheduler stay apart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from notification_service.entrypoints.parts import Parts
+from notification_service.entrypoints.processes import make_checks, run_access, run_gateway, run_publisher
+from notification_service.entrypoints.web_app import make_api_routers, make_app
+
+READY = ("database", "broker", "keys", "gateway")
+
+
+def make_all_in_one(parts: Parts) -> FastAPI:
+    """The application of this process; uvicorn is given the WebSocket protocol class beside it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        async with run_publisher(parts), run_access(parts), run_gateway(parts):
+            yield
+
+    routers = make_api_routers(parts)
+    assert parts.gateway.node_id == parts.node_id
+    return make_app(parts, routers, checks=make_checks(parts), ready=READY, lifespan=lifespan)

@@ -1,0 +1,93 @@
+"""`herald-notify`: starts one process of this service, or migrates its database."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from notification_service.db.engine import Database
+from notification_service.db.migrate import HEAD, migrate
+from notification_service.entrypoints.all_in_one import make_all_in_one
+from notification_service.entrypoints.api import make_api
+from notification_service.entrypoints.gateway import make_gateway
+from notification_service.entrypoints.parts import Parts
+from notification_service.entrypoints.scheduler import make_scheduler
+from notification_service.entrypoints.worker import make_worker
+from notification_service.gateway.connection import make_protocol_class
+from notification_service.settings import Settings
+from shared_contracts.requests import describe_errors
+from shared_contracts.service_log import configure_logging
+
+PROCESSES: dict[str, Callable[[Parts], FastAPI]] = {
+    "all-in-one": make_all_in_one,
+    "api": make_api,
+    "gateway": make_gateway,
+    "worker": make_worker,
+    "scheduler": make_scheduler,
+}
+_WITH_SOCKETS = frozenset({"all-in-one", "gateway"})
+_STOP_LIMIT_S = 15
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    parser = argparse.ArgumentParser(prog="herald-notify", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in PROCESSES:
+        command = commands.add_parser(name, help=f"run the {name} process")
+        command.add_argument("--host", default="127.0.0.1")
+        command.add_argument("--port", type=int, default=0, help="0: any free one")
+    command = commands.add_parser("migrate", help="bring the database's tables up to date")
+    command.add_argument("revision", nargs="?", default=HEAD)
+    options = parser.parse_args()
+    settings = load_settings()
+    configure_logging(os.environ.get("HERALD_PROCESS", options.command), level=settings.log_level)
+    if options.command == "migrate":
+        asyncio.run(_migrate(settings, options.revision))
+    else:
+        serve(options.command, settings, host=options.host, port=options.port)
+
+
+def load_settings() -> Settings:
+    """The settings; ends the process with a sentence that names what is wrong, and never its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{field or 'settings'}: {message}" for field, message in describe_errors(error.errors()))
+        sys.exit(f"herald-notify: {problems}")
+
+
+def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
+    """Run one process until SIGTERM or SIGINT."""
+    parts = Parts(settings, process=process)
+    app = PROCESSES[process](parts)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws=make_protocol_class(parts.gateway) if process in _WITH_SOCKETS else "none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=4096,
+        timeout_graceful_shutdown=_STOP_LIMIT_S,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run()
+
+
+async def _migrate(settings: Settings, revision: str) -> None:
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.sqlalchemy_url, timeout=settings.database_timeout)
+    await migrate(database.engine, revision)
+    await database.close()

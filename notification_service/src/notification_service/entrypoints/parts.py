@@ -1,0 +1,196 @@
+"""The objects every process of this service is made of, each built once and only when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from functools import cached_property
+
+import httpx
+
+from notification_service.broker.publisher import Publisher
+from notification_service.clock import Clock, SystemClock
+from notification_service.db.engine import Database
+from notification_service.dispatch.dispatcher import Dispatcher
+from notification_service.dispatch.marks import DispatchMarks
+from notification_service.dispatch.relay import Relay
+from notification_service.entrypoints.mailbox_port import KeptPort, MailboxPort
+from notification_service.entrypoints.pipeline import Pipeline
+from notification_service.gateway.node import GatewayNode
+from notification_service.identity.access import Access
+from notification_service.identity.introspection import Introspection
+from notification_service.identity.key_set import KeySet
+from notification_service.identity.mirror import AuthListings, Mirror
+from notification_service.identity.tokens import SignatureCheck
+from notification_service.intake.accept import Acceptor
+from notification_service.mailbox.live_broadcasts import LiveBroadcasts
+from notification_service.mailbox.resume import clear_queue_marks
+from notification_service.mailbox.service import Inbox
+from notification_service.mailbox.state import StateChange
+from notification_service.notifications.pages import FrameType
+from notification_service.settings import Settings
+
+
+class Parts:
+    """See the module. `process` names this process in logs and at the broker."""
+
+    def __init__(self, settings: Settings, *, process: str) -> None:
+        self.settings = settings
+        self.process = process
+        # Readable in the broker's own lists, and new at every start.
+        self.node_id = f"{process}-{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.clock: Clock = SystemClock()
+
+    @property
+    def amqp_url(self) -> str:
+        """RabbitMQ's address, with its credentials."""
+        return self.settings.amqp_url.get_secret_value()
+
+    @cached_property
+    def database(self) -> Database:
+        """The database."""
+        return Database(
+            self.settings.sqlalchemy_url,
+            pool_size=self.settings.database_pool_size,
+            timeout=self.settings.database_timeout,
+        )
+
+    @cached_property
+    def http(self) -> httpx.AsyncClient:
+        """For calls to the auth service; proxy variables of the environment are not for those."""
+        return httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=20, keepalive_expiry=30))
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Confirmed publishing."""
+        return Publisher(self.amqp_url, name=self.node_id, clock=self.clock)
+
+    @cached_property
+    def keys(self) -> KeySet:
+        """The auth service's public keys."""
+        url = f"{self.settings.auth_base_url}/.well-known/jwks.json"
+        return KeySet(url, client=self.http, clock=self.clock)
+
+    @cached_property
+    def access(self) -> Access:
+        """Verification of tokens."""
+        signatures = SignatureCheck(self.keys, issuer=self.settings.auth_issuer, audience=self.settings.auth_audience)
+        introspection = Introspection(
+            self.settings.auth_base_url,
+            key=self.settings.internal_keys[0],
+            client=self.http,
+            ttl=self.settings.introspection_ttl,
+            clock=self.clock,
+        )
+        return Access(signatures, introspection)
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The mirror of the auth service."""
+        listings = AuthListings(self.settings.auth_base_url, key=self.settings.internal_keys[0], client=self.http)
+        return Mirror(self.database, listings)
+
+    @cached_property
+    def live(self) -> LiveBroadcasts:
+        """This process's memory of the live broadcasts."""
+        return LiveBroadcasts()
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Publishing what is kept."""
+        return Dispatcher(self.publisher, self.clock)
+
+    @cached_property
+    def marks(self) -> DispatchMarks:
+        """Noting what is dispatched."""
+        return DispatchMarks(self.database, self.clock, clear_queue_marks)
+
+    @cached_property
+    def acceptor(self) -> Acceptor:
+        """Accepting over REST and from clients."""
+        return Acceptor(
+            database=self.database,
+            publisher=self.publisher,
+            clock=self.clock,
+            relay_grace=self.settings.relay_grace,
+        )
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """The inbox."""
+        return Inbox(
+            database=self.database,
+            live=self.live,
+            clock=self.clock,
+            tell_devices=self._tell_devices,
+            resume_max_items=self.settings.resume_max_items,
+        )
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The intake's way through the stages."""
+        return Pipeline(
+            database=self.database,
+            publisher=self.publisher,
+            dispatcher=self.dispatcher,
+            marks=self.marks,
+            mirror=self.mirror,
+            live=self.live,
+            clock=self.clock,
+            relay_grace=self.settings.relay_grace,
+        )
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Publishing what a crash left."""
+        return Relay(
+            database=self.database,
+            publisher=self.publisher,
+            dispatcher=self.dispatcher,
+            marks=self.marks,
+            kept=KeptPort(self.live),
+            clock=self.clock,
+            interval=self.settings.relay_interval,
+        )
+
+    @cached_property
+    def gateway(self) -> GatewayNode:
+        """This process as a gateway node."""
+        return GatewayNode(
+            node_id=self.node_id,
+            settings=self.settings,
+            clock=self.clock,
+            access=self.access,
+            keys=self.keys,
+            mailbox=MailboxPort(self.database, self.inbox, self.live, self.clock),
+            intake=self.acceptor,
+            publisher=self.publisher,
+        )
+
+    async def _tell_devices(self, change: StateChange) -> None:
+        # No queue: no device is connected and none was for long; the next one reads it from the mailbox.
+        if change.seq is None or change.body is None or not change.has_queue:
+            return
+        gone = await self.dispatcher.dispatch_frame(
+            user_id=change.user_id,
+            seq=change.seq,
+            type_=FrameType.STATE,
+            body=change.body,
+            queue_generation=change.queue_generation,
+        )
+        if gone is not None:
+            self.marks.add_gone_queue(*gone)
+
+    async def close(self) -> None:
+        """Close what was opened. The loops that use these parts have ended before."""
+        if "publisher" in self.__dict__:
+            await self.publisher.close()
+        if "marks" in self.__dict__:
+            await self.marks.stop()
+        if "http" in self.__dict__:
+            await self.http.aclose()
+        if "database" in self.__dict__:
+            await self.database.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,67 @@
+"""The FastAPI application: routers, middleware, error handlers; which process serves which routers is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from notification_service.dead_letters.endpoints import make_dead_letter_router
+from notification_service.entrypoints.health import Check, make_health_router
+from notification_service.entrypoints.parts import Parts
+from notification_service.event_types.endpoints import make_event_type_router
+from notification_service.intake.endpoints import BODY_LIMITS, make_intake_router
+from notification_service.mailbox.endpoints import make_inbox_router
+from notification_service.mailbox.status_endpoints import make_status_router
+from notification_service.rest.callers import Callers
+from notification_service.rest.middleware import BodyLimit, RequestFrame
+from notification_service.rest.pages import Cursors
+from notification_service.rest.problems import install_problem_handlers, too_large_app
+from shared_contracts.headers import CORRELATION_ID, IDEMPOTENCY_KEY
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+def make_api_routers(parts: Parts) -> list[APIRouter]:
+    """The REST API (contract section 3)."""
+    callers = Callers(parts.access)
+    cursors = Cursors(parts.settings.internal_keys[0])
+    return [
+        make_intake_router(parts.acceptor, callers),
+        make_status_router(parts.database, parts.clock, callers, cursors),
+        make_inbox_router(parts.inbox, callers, cursors),
+        make_event_type_router(parts.database, parts.clock, callers, cursors),
+        make_dead_letter_router(parts.database, parts.publisher, parts.clock, callers, cursors),
+    ]
+
+
+def make_app(
+    parts: Parts, routers: Sequence[APIRouter], *, checks: dict[str, Check], ready: tuple[str, ...], lifespan: Lifespan
+) -> FastAPI:
+    """An application of these routers, with health and metrics."""
+    app = FastAPI(
+        title="Herald notification service",
+        version="0.1.0",
+        openapi_url="/api/openapi.json",
+        docs_url="/api/docs",
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    for router in (*routers, make_health_router(checks, ready, parts.settings)):
+        app.include_router(router)
+    install_problem_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, limits=BODY_LIMITS, on_too_large=too_large_app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(parts.settings.allowed_origins),
+        allow_methods=["*"],
+        allow_headers=["Authorization", "Content-Type", CORRELATION_ID, IDEMPOTENCY_KEY],
+        expose_headers=[CORRELATION_ID, "Location", "Retry-After"],
+    )
+    app.add_middleware(RequestFrame, clock=parts.clock)
+    return app

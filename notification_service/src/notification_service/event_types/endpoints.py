@@ -1,0 +1,146 @@
+"""Event types over REST: created at run time, usable at once."""
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.clock import Clock
+from notification_service.db.base import AnyRow
+from notification_service.db.engine import Database
+from notification_service.errors import Conflict, NotFound
+from notification_service.event_types.models import EVERY_TENANT, event_types
+from notification_service.event_types.repository import find_event_types
+from notification_service.event_types.schemas import (
+    NULLABLE,
+    Changes,
+    EventTypeIn,
+    EventTypeOut,
+    EventTypePatch,
+    EventTypesOut,
+)
+from notification_service.identity.access import Caller
+from notification_service.rest.callers import Callers
+from notification_service.rest.json_route import JsonRoute
+from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
+from shared_contracts.scopes import Scope
+
+log = structlog.get_logger(__name__)
+
+
+class ListQuery(BaseModel):
+    """Which page."""
+
+    limit: LimitParameter = DEFAULT_LIMIT
+    cursor: CursorParameter = None
+
+
+def make_event_type_router(database: Database, clock: Clock, callers: Callers, cursors: Cursors) -> APIRouter:
+    """`/event-types` and everything below it."""
+    router = APIRouter(prefix="/api/v1/event-types", tags=["event types"], route_class=JsonRoute)
+    Reader = Annotated[Caller, Depends(callers.needs())]  # noqa: N806 - a type
+    Writer = Annotated[Caller, Depends(callers.needs(Scope.EVENT_TYPES_WRITE))]  # noqa: N806 - a type
+
+    @router.get("", summary="List event types")
+    async def list_types(caller: Reader, query: Annotated[ListQuery, Query()]) -> EventTypesOut:
+        """The tenant's own and the built-in ones, by code."""
+        scope = f"event-types:{caller.tenant}"
+        after = cursors.read(scope, query.cursor)
+        rows = await _list(database, caller.tenant, after, query.limit)
+        page = rows[: query.limit]
+        following = cursors.write(scope, page[-1].code) if len(rows) > query.limit else None
+        return EventTypesOut(items=[_describe(row) for row in page], next_cursor=following)
+
+    @router.post("", status_code=201, summary="Create an event type")
+    async def create(wanted: EventTypeIn, caller: Writer, response: Response) -> EventTypeOut:
+        """Usable at once, in every process."""
+        now = clock.now()
+        values = {**wanted.model_dump(mode="json"), "tenant": caller.tenant, "version": 1}
+        async with database.write() as connection:
+            if (caller.tenant, wanted.code) in await _find_own(connection, caller.tenant, wanted.code):
+                raise Conflict(f"there is an event type {wanted.code!r} already")
+            await connection.execute(insert(event_types).values(**values, created_at=now, updated_at=now))
+            row = await _get(connection, caller.tenant, wanted.code)
+        log.info("event_type_created", code=wanted.code, user_id=str(caller.id))
+        response.headers["Location"] = f"/api/v1/event-types/{wanted.code}"
+        return _describe(row)
+
+    @router.get("/{code}", summary="One event type")
+    async def get_type(code: str, caller: Reader) -> EventTypeOut:
+        """The tenant's own, else the built-in one."""
+        async with database.read() as connection:
+            return _describe(await _get(connection, caller.tenant, code))
+
+    @router.patch("/{code}", summary="Change an event type")
+    async def change(code: str, patch: EventTypePatch, caller: Writer) -> EventTypeOut:
+        """Takes effect at once; its version rises. A built-in type becomes the tenant's own copy."""
+        given = patch.model_dump(mode="json", exclude_unset=True)
+        changes: Changes = {name: value for name, value in given.items() if value is not None or name in NULLABLE}
+        now = clock.now()
+        async with database.write() as connection:
+            row = await _get(connection, caller.tenant, code)
+            if row.tenant == EVERY_TENANT:
+                copy: dict[str, Any] = {**row._mapping, "tenant": caller.tenant}  # noqa: SLF001 - SQLAlchemy's name
+                await connection.execute(insert(event_types).values(**copy))
+            await connection.execute(
+                update(event_types)
+                .where(event_types.c.tenant == caller.tenant, event_types.c.code == code)
+                .values(**changes, version=row.version + 1, updated_at=now)
+            )
+            row = await _get(connection, caller.tenant, code)
+        log.info("event_type_changed", code=code, version=row.version, user_id=str(caller.id))
+        return _describe(row)
+
+    @router.delete("/{code}", status_code=204, summary="Delete an event type")
+    async def remove(code: str, caller: Writer) -> Response:
+        """Requests that name it are refused from now on. A built-in type can only be switched off."""
+        async with database.write() as connection:
+            row = await _get(connection, caller.tenant, code)
+            if row.tenant == EVERY_TENANT:
+                raise Conflict("a built-in event type cannot be deleted; set is_active to false")
+            await connection.execute(
+                delete(event_types).where(event_types.c.tenant == caller.tenant, event_types.c.code == code)
+            )
+        log.info("event_type_deleted", code=code, user_id=str(caller.id))
+        return Response(status_code=204)
+
+    return router
+
+
+async def _list(database: Database, tenant: str, after: str | None, limit: int) -> list[AnyRow]:
+    columns = event_types.c
+    own = select(columns.code).where(columns.tenant == tenant)
+    query = (
+        select(event_types)
+        .where(or_(columns.tenant == tenant, (columns.tenant == EVERY_TENANT) & columns.code.not_in(own)))
+        .order_by(columns.code)
+        .limit(limit + 1)
+    )
+    if after is not None:
+        query = query.where(columns.code > after)
+    async with database.read() as connection:
+        return list((await connection.execute(query)).all())
+
+
+async def _find_own(connection: AsyncConnection, tenant: str, code: str) -> set[tuple[str, str]]:
+    columns = event_types.c
+    rows = await connection.execute(
+        select(columns.tenant, columns.code).where(columns.tenant == tenant, columns.code == code)
+    )
+    return {(row.tenant, row.code) for row in rows}
+
+
+async def _get(connection: AsyncConnection, tenant: str, code: str) -> AnyRow:
+    found = (await find_event_types(connection, {(tenant, code)})).get((tenant, code))
+    if found is None:
+        raise NotFound("there is no such event type")
+    return found
+
+
+def _describe(row: AnyRow) -> EventTypeOut:
+    return EventTypeOut.model_validate(
+        {**row._mapping, "built_in": row.tenant == EVERY_TENANT}  # noqa: SLF001 - SQLAlchemy's name
+    )

@@ -1,0 +1,293 @@
+"""One WebSocket: the I/O shell around a session, hosted by uvicorn as its WebSocket protocol class.
+
+No task, queue or timer per connection: the event loop calls in with bytes, the session answers with effects, frames are
+written to the transport at once. Handshake and incoming frames are read by the sans-I/O protocol of `websockets`
+(docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
+
+import structlog
+from typing_extensions import override
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from notification_service import metrics
+from notification_service.gateway.effects import Close, Effect, SendPing, SendText, WakeAfter
+from notification_service.gateway.handshake import Refusal, Upgrade, read_upgrade
+from notification_service.gateway.session import Phase, Session
+from notification_service.gateway.wire import encode_ping, encode_text
+from shared_contracts.error_codes import ErrorCode
+from shared_contracts.headers import CORRELATION_ID, correlation_id_from
+from shared_contracts.ids import new_id
+from shared_contracts.problems import MEDIA_TYPE, make_problem
+from shared_contracts.ws.close_codes import MAX_REASON_BYTES, CloseCode
+
+if TYPE_CHECKING:
+    from notification_service.gateway.node import GatewayNode
+
+log = structlog.get_logger(__name__)
+
+# 5 s for the peer's half of the closing handshake; then the socket goes.
+_CLOSE_LIMIT_S: Final = 5.0
+# A peer that acknowledges no byte for this long is cut by the kernel, even one that keeps its window shut.
+_TCP_USER_TIMEOUT_MS: Final = 30_000
+
+
+class Connection(asyncio.Protocol):
+    """See the module."""
+
+    node: GatewayNode  # set by `make_protocol_class`
+
+    def __init__(self, *, server_state: Any, **_others: Any) -> None:
+        self._siblings: set[Any] = server_state.connections
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._protocol = ServerProtocol(
+            select_subprotocol=lambda _protocol, _offered: self._find_subprotocol(),
+            max_size=self.node.settings.max_frame_bytes,
+            logger=_QUIET,
+        )
+        self._fragments: list[bytes] = []
+        self._fragments_are_text = True
+        self._upgrade: Upgrade | None = None
+        self._is_closing = False
+        self._is_lost = False
+        self.id: UUID = new_id()
+        self.session = Session(self.id, self.node.limits, self.node.clock.monotonic())
+        self.token: str | None = None
+        self.ticket: str | None = None
+        self.remote_address: str | None = None
+        self.user_agent: str | None = None
+
+    # --- asyncio calls in -----------------------------------------------------------------------------------------
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._siblings.add(self)
+        self._transport.set_write_buffer_limits(high=self.node.settings.max_send_buffer_bytes)
+        peer = transport.get_extra_info("peername")
+        self.remote_address = peer[0] if isinstance(peer, tuple) else None
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._on_request(event)
+            elif isinstance(event, Frame):
+                self._on_frame(event)
+        self._write_protocol_output()
+        if self._protocol.parser_exc is not None and not self._is_closing:
+            self._on_broken_input()
+
+    @override
+    def eof_received(self) -> None:
+        return None
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._siblings.discard(self)
+        if self.session.phase is not Phase.CLOSED:
+            self.session.close(CloseCode.GOING_AWAY, "connection lost")
+            metrics.ws_closed.labels("lost").inc()
+        self.node.on_closed(self)
+
+    @override
+    def pause_writing(self) -> None:
+        # The buffer is full: this peer does not read. It resumes from its position when it is back.
+        self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
+        self._transport.abort()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server stops."""
+        self.run(self.session.close(CloseCode.RESTARTING, "the server is restarting"))
+        if not self._is_closing:
+            self._transport.close()
+
+    # --- the upgrade ----------------------------------------------------------------------------------------------
+
+    def _on_request(self, request: Request) -> None:
+        headers = request.headers
+        self.user_agent = (headers.get("User-Agent") or "")[:200] or None
+        offered = [name.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",")]
+        decision = read_upgrade(
+            request.path,
+            origins=headers.get_all("Origin"),
+            authorization=headers.get_all("Authorization"),
+            offered_subprotocols=offered,
+            rule=self.node.origin_rule,
+        )
+        if isinstance(decision, Upgrade) and not self.node.has_room:
+            decision = Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, "this node is full or stopping; try again"
+            )
+        if isinstance(decision, Refusal):
+            self._refuse(decision)
+            return
+        self._upgrade = decision
+        response = self._protocol.accept(request)
+        self._protocol.send_response(response)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._write_protocol_output()
+            self._transport.close()
+            return
+        self._write_protocol_output()
+        self.node.on_opened(self)
+        self.ticket = decision.ticket
+        if decision.hello is not None:
+            self.run(self.session.identify(decision.hello))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        correlation_id = correlation_id_from(None)
+        problem = make_problem(
+            status=refusal.status, code=refusal.code, detail=refusal.detail, correlation_id=correlation_id
+        )
+        response = self._protocol.reject(refusal.status, problem.model_dump_json(exclude_none=True))
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = MEDIA_TYPE
+        response.headers[CORRELATION_ID] = correlation_id
+        if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers["Retry-After"] = "2"
+        self._protocol.send_response(response)
+        self._write_protocol_output()
+        self._transport.close()
+
+    def _find_subprotocol(self) -> Any:
+        return self._upgrade.subprotocol if self._upgrade else None
+
+    # --- incoming frames ------------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.TEXT | Opcode.BINARY:
+                self._fragments_are_text = frame.opcode is Opcode.TEXT
+                if frame.fin:
+                    self._on_message(bytes(frame.data))
+                else:
+                    self._fragments = [bytes(frame.data)]
+            case Opcode.CONT:
+                self._fragments.append(bytes(frame.data))
+                if frame.fin:
+                    message, self._fragments = b"".join(self._fragments), []
+                    self._on_message(message)
+            case Opcode.PONG:
+                self.session.on_heard(self.node.clock.monotonic())
+            case Opcode.PING:
+                self.session.on_heard(self.node.clock.monotonic())
+            case Opcode.CLOSE:
+                self._on_close_frame()
+
+    def _on_message(self, message: bytes) -> None:
+        if self._is_closing:
+            return
+        if not self._fragments_are_text:
+            self.run(self.session.close(CloseCode.UNSUPPORTED_DATA, "binary frames are not taken"))
+            return
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            self.run(self.session.close(CloseCode.INVALID_DATA, "the text is not UTF-8"))
+            return
+        self.run(self.session.on_text(message, self.node.clock.monotonic()))
+
+    def _on_close_frame(self) -> None:
+        # The library has queued the answer when the peer began; when we did, the handshake is complete now.
+        if self.session.phase is not Phase.CLOSED:
+            self.session.close(CloseCode.NORMAL, "the peer closed")
+            metrics.ws_closed.labels("client").inc()
+        self._is_closing = True
+        self._write_protocol_output()
+        self._transport.close()
+
+    def _on_broken_input(self) -> None:
+        # Protocol errors of the peer: the library has queued the close frame with the right code.
+        self._is_closing = True
+        self.session.close(CloseCode.PROTOCOL_ERROR, "broken frame")
+        sent = self._protocol.close_sent
+        metrics.ws_closed.labels(str(sent.code if sent else 1002)).inc()
+        self._write_protocol_output()
+        self._close_later()
+
+    # --- effects --------------------------------------------------------------------------------------------------
+
+    def run(self, effects: list[Effect]) -> None:
+        """Do what the session wants done."""
+        for effect in effects:
+            match effect:
+                case SendText(text):
+                    self.write(encode_text(text))
+                case SendPing():
+                    self.write(encode_ping())
+                case WakeAfter(seconds):
+                    self._loop.call_later(seconds, self.tick)
+                case Close(code, reason):
+                    self._close(code, reason)
+                case _:
+                    self.node.do(self, effect)
+        if self.session.follower.acks_by_itself and not self._is_closing:
+            self.acknowledge_written()
+
+    def write(self, data: bytes) -> None:
+        """Write ready bytes to the socket."""
+        if not (self._is_closing or self._is_lost):
+            self._transport.write(data)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if not self._is_lost:
+            self.run(self.session.on_tick(self.node.clock.monotonic()))
+
+    def fail(self) -> None:
+        """An unforeseen error happened while serving this connection; it was logged with the connection's id."""
+        self.run(self.session.close(CloseCode.SERVER_FAULT, f"server fault {self.id}"))
+
+    def acknowledge_written(self) -> None:
+        """For devices that do not acknowledge themselves: what the kernel has counts as received."""
+        if self._transport.get_write_buffer_size() == 0:
+            effects = self.session.follower.on_flushed(self.node.clock.monotonic())
+            if effects:
+                self.run(effects)
+
+    def _close(self, code: CloseCode, reason: str) -> None:
+        if self._is_closing or self._is_lost:
+            return
+        self._is_closing = True
+        metrics.ws_closed.labels(str(int(code))).inc()
+        try:
+            self._protocol.send_close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
+        except InvalidState:
+            self._transport.abort()
+            return
+        self._write_protocol_output()
+        self._close_later()
+
+    def _close_later(self) -> None:
+        self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
+
+    def _write_protocol_output(self) -> None:
+        output = b"".join(self._protocol.data_to_send())
+        if output and not self._is_lost:
+            self._transport.write(output)
+
+
+_QUIET = logging.getLogger("websockets.server")
+
+
+def make_protocol_class(node: GatewayNode) -> type[Connection]:
+    """The class uvicorn is given (`ws=`), tied to one node."""
+    return type("GatewayConnection", (Connection,), {"node": node})

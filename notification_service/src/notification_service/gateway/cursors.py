@@ -1,0 +1,82 @@
+"""How far devices have come, written to the store for many devices together."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from notification_service.clock import Clock
+from notification_service.errors import Unavailable
+from notification_service.gateway.ports import Mailbox
+from notification_service.notifications.pages import Cursor
+
+log = structlog.get_logger(__name__)
+
+# Half a second: a crash within it makes devices get again what they acknowledged in it, with the same ids.
+_PAUSE: Final = timedelta(milliseconds=500)
+_BATCH: Final = 2_000
+
+
+class Cursors:
+    """Collects cursors and writes the latest of each device."""
+
+    def __init__(self, mailbox: Mailbox, clock: Clock) -> None:
+        self._mailbox = mailbox
+        self._clock = clock
+        self._waiting: dict[tuple[UUID, str], Cursor] = {}
+        self._has_work = asyncio.Event()
+        self._writing: dict[tuple[UUID, str], Cursor] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run(), name="cursors")
+
+    def note(self, user_id: UUID, device_id: str, cursor: Cursor) -> None:
+        """This device has come so far."""
+        self._waiting[user_id, device_id] = cursor
+        self._has_work.set()
+
+    def find(self, user_id: UUID, device_id: str) -> Cursor | None:
+        """What is noted and not in the store yet: a device that reconnects at once goes on from there."""
+        key = user_id, device_id
+        return self._waiting.get(key) or self._writing.get(key)
+
+    async def stop(self) -> None:
+        """Write what is left and end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self._flush()
+        except Unavailable:
+            log.warning("cursors_not_written", devices=len(self._waiting))
+
+    async def _run(self) -> None:
+        while True:
+            await self._has_work.wait()
+            await self._clock.sleep(_PAUSE)
+            try:
+                await self._flush()
+            except Unavailable:
+                log.warning("cursors_not_written", devices=len(self._waiting))
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            keys = list(self._waiting)[:_BATCH]
+            self._writing = {key: self._waiting.pop(key) for key in keys}
+            try:
+                await self._mailbox.write_cursors(
+                    [(user_id, device_id, cursor) for (user_id, device_id), cursor in self._writing.items()]
+                )
+            except BaseException:
+                for key, cursor in self._writing.items():
+                    self._waiting.setdefault(key, cursor)
+                raise
+            finally:
+                self._writing = {}
+        self._has_work.clear()

@@ -1,0 +1,97 @@
+"""One user on this node: the sessions of the user's devices, and what the broker waits to have settled. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from notification_service.broker.user_queues import Receipt
+    from notification_service.gateway.connection import Connection
+
+
+class Feed:
+    """See the module.
+
+    Attributes:
+        connections: Of this user on this node, the oldest first.
+        acked_seq: The furthest any device is known to have acknowledged, wherever it is connected.
+        last_seq: The last frame that came from the user's queue to this node.
+        is_declared: Whether this node has made sure that the user's queue exists.
+        wants_consumer: Whether this node should be consuming it.
+        is_parked: It left the queue because nobody acknowledged, and goes back when somebody does.
+    """
+
+    __slots__ = (
+        "_oldest_at",
+        "_unsettled",
+        "acked_seq",
+        "connections",
+        "is_declared",
+        "is_parked",
+        "last_seq",
+        "tenant",
+        "user_id",
+        "wants_consumer",
+    )
+
+    def __init__(self, user_id: UUID, tenant: str) -> None:
+        self.user_id = user_id
+        self.tenant = tenant
+        self.connections: list[Connection] = []
+        self.acked_seq = 0
+        self.last_seq = 0
+        self.is_declared = self.is_parked = False
+        self.wants_consumer = False
+        self._unsettled: dict[int, list[Receipt]] = {}
+        self._oldest_at: float | None = None
+
+    @property
+    def unsettled_count(self) -> int:
+        """Frames the broker waits for."""
+        return len(self._unsettled)
+
+    def add_unsettled(self, seq: int, receipt: Receipt, now: float) -> list[Receipt]:
+        """Note a frame from the queue; answers what can be settled at once, because a device has it already."""
+        self.last_seq = max(self.last_seq, seq)
+        if seq <= self.acked_seq:
+            return [receipt]
+        # Twice the same number: it was published twice. Both copies are settled together.
+        self._unsettled.setdefault(seq, []).append(receipt)
+        if self._oldest_at is None:
+            self._oldest_at = now
+        return []
+
+    def take_acked(self, seq: int, now: float) -> list[Receipt]:
+        """A device has everything up to `seq`: answers what can be settled."""
+        if seq <= self.acked_seq:
+            return []
+        self.acked_seq = seq
+        done = [number for number in self._unsettled if number <= seq]
+        receipts = [receipt for number in done for receipt in self._unsettled.pop(number)]
+        if receipts:
+            self._oldest_at = now if self._unsettled else None
+        return receipts
+
+    def take(self, seq: int) -> list[Receipt]:
+        """Answers what can be settled because this one frame needs no acknowledgement."""
+        receipts = self._unsettled.pop(seq, [])
+        if not self._unsettled:
+            self._oldest_at = None
+        return receipts
+
+    def take_all(self) -> list[Receipt]:
+        """Everything unsettled, in order of the numbers; it is nobody's here any more."""
+        taken = [receipt for _, receipts in sorted(self._unsettled.items()) for receipt in receipts]
+        self._unsettled.clear()
+        self._oldest_at = None
+        return taken
+
+    def waited_s(self, now: float) -> float:
+        """How long the broker has been waiting without any progress."""
+        return 0.0 if self._oldest_at is None else now - self._oldest_at
+
+    def find_excess(self, limit: int) -> Iterable[Connection]:
+        """The oldest connections beyond the limit."""
+        return self.connections[: max(0, len(self.connections) - limit)]

@@ -1,0 +1,342 @@
+"""This process as a gateway node: its connections, its users, its part among the other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from notification_service import metrics
+from notification_service.background import spawn
+from notification_service.broker.consumer import Incoming
+from notification_service.broker.node_queue import NodeQueue
+from notification_service.broker.publisher import Publisher
+from notification_service.broker.user_queues import UserQueues
+from notification_service.clock import Clock
+from notification_service.gateway.broadcast_feed import BroadcastFeed
+from notification_service.gateway.connection import Connection
+from notification_service.gateway.cursors import Cursors
+from notification_service.gateway.effects import (
+    Acked,
+    ChangeItems,
+    Effect,
+    Fetch,
+    Identify,
+    IdentifyAgain,
+    SendMessage,
+)
+from notification_service.gateway.feeds import Feeds
+from notification_service.gateway.gossip import HEADER_FRAME, HEADER_USER, TYPE_FORWARD, TYPE_GOSSIP, Gossip
+from notification_service.gateway.handshake import OriginRule
+from notification_service.gateway.ports import Intake, Mailbox
+from notification_service.gateway.serving import Serving
+from notification_service.gateway.session import Limits
+from notification_service.identity.access import Access
+from notification_service.identity.key_set import KeySet
+from notification_service.notifications.pages import Cursor
+from notification_service.settings import Settings
+from shared_contracts import headers, topology
+from shared_contracts.identity_events import (
+    IdentityEventType,
+    KeyRotatedEvent,
+    SessionRevokedEvent,
+    UnknownEvent,
+    UserDeletedEvent,
+    UserEvent,
+    parse_identity_event,
+)
+from shared_contracts.ws.close_codes import CloseCode
+from shared_contracts.ws.frames import Hello
+
+log = structlog.get_logger(__name__)
+
+_TICK_SLICES: Final = 10
+"""Ticks come once a second for every connection, a tenth of them at a time."""
+
+_TOP_CHECK: Final = timedelta(seconds=15)
+_TOP_BATCH: Final = 2_000
+
+
+class GatewayNode:
+    """Everything of this node that connections call, and the loops behind it."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        settings: Settings,
+        clock: Clock,
+        access: Access,
+        keys: KeySet,
+        mailbox: Mailbox,
+        intake: Intake,
+        publisher: Publisher,
+    ) -> None:
+        self.node_id = node_id
+        self.settings = settings
+        self.clock = clock
+        self.limits = Limits(
+            authentication_s=settings.authentication_timeout.total_seconds(),
+            heartbeat_s=settings.heartbeat_interval.total_seconds(),
+            ack_s=settings.ack_timeout.total_seconds(),
+            max_unacked=settings.max_unacked,
+            frames_per_second=settings.max_frames_per_second,
+            resume_max_items=settings.resume_max_items,
+        )
+        self.origin_rule = OriginRule(frozenset(settings.allowed_origins), settings.allow_missing_origin)
+        self._access = access
+        self._keys = keys
+        self._mailbox = mailbox
+        self._connections: dict[UUID, Connection] = {}
+        self._by_tenant: dict[str, set[Connection]] = {}
+        self._is_draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+        url = settings.amqp_url.get_secret_value()
+        self.feeds = Feeds(clock)
+        self.queues = UserQueues(
+            url, name=node_id, prefetch_count=settings.max_unacked, listener=self.feeds, clock=clock
+        )
+        self.node_queue = NodeQueue(
+            url,
+            node_id=node_id,
+            name=node_id,
+            exchanges=(topology.DELIVERY_FANOUT, topology.GATEWAY_GOSSIP, topology.IDENTITY_EVENTS),
+            on_message=self._on_node_message,
+            on_connected=self._on_node_connected,
+            clock=clock,
+        )
+        self.gossip = Gossip(
+            node_id=node_id,
+            publisher=publisher,
+            clock=clock,
+            own_queue=lambda: self.node_queue.queue_name,
+            local_users=lambda: self.feeds.users,
+            find_top=self._find_top,
+            on_top=self._on_top,
+            on_acked=self.feeds.on_acked_elsewhere,
+        )
+        self.feeds.connect_to(self.queues, self.gossip)
+        self.cursors = Cursors(mailbox, clock)
+        self.broadcasts = BroadcastFeed(lambda tenant: self._by_tenant.get(tenant, ()), clock)
+        self._serving = Serving(
+            access=access, mailbox=mailbox, intake=intake, feeds=self.feeds, cursors=self.cursors, clock=clock
+        )
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect to the broker and begin to serve."""
+        self.queues.start()
+        self.node_queue.start()
+        self.gossip.start()
+        self.feeds.start()
+        self.cursors.start()
+        self._tasks = [
+            asyncio.create_task(self._tick_for_ever(), name="ticks"),
+            asyncio.create_task(self._check_tops_for_ever(), name="top-check"),
+        ]
+
+    def drain(self) -> None:
+        """Take no new connections and ask everybody to reconnect elsewhere."""
+        self._is_draining = True
+        for connection in tuple(self._connections.values()):
+            connection.run(connection.session.close(CloseCode.RESTARTING, "the server is restarting"))
+
+    async def stop(self) -> None:
+        """Leave: cursors written, frames settled or returned, the other nodes told."""
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.cursors.stop()
+        await self.feeds.stop()
+        await self.gossip.stop()
+        await self.queues.close()
+        await self.node_queue.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether users can be served."""
+        return self.queues.link.is_ready and self.node_queue.link.is_ready and not self._is_draining
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another connection may come in."""
+        return not self._is_draining and len(self._connections) < self.settings.max_connections
+
+    # --- what connections report ----------------------------------------------------------------------------------
+
+    def on_opened(self, connection: Connection) -> None:
+        """The upgrade is done; nobody is identified yet."""
+        self._connections[connection.id] = connection
+        metrics.ws_connections.set(len(self._connections))
+
+    def on_closed(self, connection: Connection) -> None:
+        """The connection is gone."""
+        if self._connections.pop(connection.id, None) is None:
+            return
+        metrics.ws_connections.set(len(self._connections))
+        identity = connection.session.identity
+        if identity is not None:
+            self._by_tenant.get(identity.tenant, set()).discard(connection)
+            self._note_cursor(connection, identity.user_id)
+            self.feeds.detach(connection, identity.user_id)
+
+    def _on_acked(self, connection: Connection, acked: Acked) -> None:
+        identity = connection.session.identity
+        if identity is not None:
+            self._note_cursor(connection, identity.user_id)
+            self.feeds.on_acked(identity.user_id, acked.seq)
+
+    def _note_cursor(self, connection: Connection, user_id: UUID) -> None:
+        follower = connection.session.follower
+        if connection.session.device_id:
+            cursor = Cursor(follower.acked_seq, follower.acked_broadcast, follower.sent_seq, follower.sent_broadcast)
+            self.cursors.note(user_id, connection.session.device_id, cursor)
+
+    # --- what connections want done -------------------------------------------------------------------------------
+
+    def do(self, connection: Connection, effect: Effect) -> None:
+        """Do what a session wants done beyond its own socket."""
+        match effect:
+            case Acked():
+                self._on_acked(connection, effect)
+            case Identify(hello):
+                self._serve(connection, self._identify(connection, hello))
+            case IdentifyAgain():
+                self._serve(connection, self._serving.identify_again(connection, effect))
+            case Fetch():
+                self._serve(connection, self._serving.fetch(connection, effect))
+            case ChangeItems():
+                self._serve(connection, self._serving.change_items(connection, effect))
+            case SendMessage():
+                self._serve(connection, self._serving.send_message(connection, effect))
+
+    def _serve(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.error("connection_fault", connection_id=str(connection.id), exc_info=error)  # noqa: TRY400
+                connection.fail()
+
+        spawn(guarded(), name="serve")
+
+    async def _identify(self, connection: Connection, hello: Hello) -> None:
+        feed = await self._serving.identify(connection, hello)
+        if feed is None:
+            return
+        self._by_tenant.setdefault(feed.tenant, set()).add(connection)
+        for oldest in tuple(feed.find_excess(self.settings.max_connections_per_user)):
+            oldest.run(oldest.session.close(CloseCode.CONNECTION_LIMIT, "too many connections of this user"))
+        await self.feeds.consume(feed)
+
+    # --- what the other processes say -----------------------------------------------------------------------------
+
+    def _on_node_message(self, message: Incoming) -> None:
+        handlers: dict[str, Callable[[Incoming], None]] = {
+            topology.DELIVERY_FANOUT.name: self._on_broadcast,
+            topology.IDENTITY_EVENTS.name: self._on_identity_event,
+        }
+        handler = handlers.get(message.exchange)
+        if handler is None:
+            handler = {TYPE_GOSSIP: self.gossip.on_message, TYPE_FORWARD: self._on_forward}.get(message.type or "")
+        try:
+            if handler is not None:
+                handler(message)
+        except (KeyError, TypeError, ValueError) as error:
+            # Only Herald's own processes publish here; another version may say what this one cannot read.
+            log.warning("node_message_unreadable", type=message.type, problem=f"{type(error).__name__}: {error}")
+
+    def _on_broadcast(self, message: Incoming) -> None:
+        self.broadcasts.on_message(message.headers[headers.TENANT], message.headers[headers.SEQ], message.body)
+
+    def _on_forward(self, message: Incoming) -> None:
+        given = message.headers
+        self.feeds.on_forwarded(UUID(given[HEADER_USER]), given[headers.SEQ], given[HEADER_FRAME], message.body)
+
+    def _on_identity_event(self, message: Incoming) -> None:
+        try:
+            event = parse_identity_event(message.body)
+        except ValidationError:
+            log.error("identity_event_unreadable", size_bytes=len(message.body))  # noqa: TRY400
+            return
+        match event:
+            case SessionRevokedEvent(data=data):
+                self._access.introspection.forget_user(data.user_id)
+                self._close_sessions(data.user_id, data.session_ids, data.except_session_id)
+            case UserEvent(type=IdentityEventType.USER_DEACTIVATED, data=user):
+                self._close_account(user.id)
+            case UserDeletedEvent(data=gone):
+                self._close_account(gone.id)
+            case UserEvent(data=user):
+                self._access.introspection.forget_user(user.id)
+            case KeyRotatedEvent():
+                self._keys.refresh()
+            case UnknownEvent() | _:
+                pass
+
+    def _close_account(self, user_id: UUID) -> None:
+        self._access.introspection.forget_user(user_id)
+        feed = self.feeds.find(user_id)
+        for connection in tuple(feed.connections) if feed else ():
+            connection.run(connection.session.close(CloseCode.ACCOUNT_CLOSED, "the account is closed"))
+
+    def _close_sessions(self, user_id: UUID, session_ids: tuple[UUID, ...] | None, spared: UUID | None) -> None:
+        feed = self.feeds.find(user_id)
+        for connection in tuple(feed.connections) if feed else ():
+            identity = connection.session.identity
+            if identity is None or identity.session_id == spared:
+                continue
+            if session_ids is None or identity.session_id in session_ids:
+                connection.run(connection.session.close(CloseCode.SESSION_REVOKED, "the session was ended"))
+
+    def _on_node_connected(self) -> None:
+        # Whatever was said while the queue was away is lost: ask again about everything that can have changed.
+        self.gossip.on_connected()
+        self._access.introspection.forget_all()
+        spawn(self._serving.validate_again(tuple(self._connections.values())), name="validate-again")
+        spawn(self._check_tops(), name="top-check")
+
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    async def _tick_for_ever(self) -> None:
+        turn = 0
+        while True:
+            started = self.clock.monotonic()
+            await self.clock.sleep(timedelta(seconds=1 / _TICK_SLICES))
+            metrics.event_loop_lag_seconds.observe(max(0.0, self.clock.monotonic() - started - 1 / _TICK_SLICES))
+            turn = (turn + 1) % _TICK_SLICES
+            for connection in tuple(self._connections.values()):
+                if connection.id.int % _TICK_SLICES == turn:
+                    connection.tick()
+            if turn == 0:
+                self.feeds.park_waiting()
+                metrics.amqp_consumers_expected.set(self.feeds.expected_consumers)
+                metrics.amqp_consumers_alive.set(self.queues.consumer_count)
+
+    async def _check_tops_for_ever(self) -> None:
+        while True:
+            await self.clock.sleep(_TOP_CHECK)
+            await self._check_tops()
+
+    async def _check_tops(self) -> None:
+        """Compare every stream with the store: finds frames that were lost on the way, whatever lost them."""
+        users = list(self.feeds.users)
+        for start in range(0, len(users), _TOP_BATCH):
+            await self._serving.check_tops(users[start : start + _TOP_BATCH])
+
+    def _find_top(self, user_id: UUID) -> int:
+        feed = self.feeds.find(user_id)
+        return feed.last_seq if feed else 0
+
+    def _on_top(self, user_id: UUID, seq: int) -> None:
+        feed = self.feeds.find(user_id)
+        now = self.clock.monotonic()
+        for connection in tuple(feed.connections) if feed else ():
+            connection.run(connection.session.follower.on_top(seq, now))

@@ -1,0 +1,198 @@
+"""What connections wait for: identification, pages, changes. Everything here asks another process, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from notification_service.batching import Batcher
+from notification_service.clock import Clock
+from notification_service.errors import ServiceError, Unavailable
+from notification_service.gateway.connection import Connection
+from notification_service.gateway.cursors import Cursors
+from notification_service.gateway.effects import ChangeItems, Fetch, IdentifyAgain, SendMessage
+from notification_service.gateway.feed import Feed
+from notification_service.gateway.feeds import Feeds
+from notification_service.gateway.ports import Device, Intake, Mailbox, PageWanted
+from notification_service.gateway.session import Identity
+from notification_service.identity.access import Access, Caller
+from notification_service.identity.tokens import TokenRefused
+from notification_service.notifications.pages import Page, StreamInfo
+from shared_contracts.scopes import Scope
+from shared_contracts.ws.close_codes import CloseCode
+from shared_contracts.ws.frames import Hello
+
+log = structlog.get_logger(__name__)
+
+_MAX_BATCH: Final = 500
+# A frame that is on its way when the store is asked arrives within this time.
+_GRACE: Final = timedelta(seconds=1)
+
+
+class Serving:
+    """Serves the connections of one node."""
+
+    def __init__(
+        self, *, access: Access, mailbox: Mailbox, intake: Intake, feeds: Feeds, cursors: Cursors, clock: Clock
+    ) -> None:
+        self._access = access
+        self._mailbox = mailbox
+        self._intake = intake
+        self._feeds = feeds
+        self._cursors = cursors
+        self._clock = clock
+        self._opening: Batcher[Device, StreamInfo] = Batcher(mailbox.open, max_batch=_MAX_BATCH, calls_at_once=2)
+        self._reading: Batcher[PageWanted, Page] = Batcher(mailbox.read_pages, max_batch=200, calls_at_once=2)
+
+    # --- who is it ------------------------------------------------------------------------------------------------
+
+    async def identify(self, connection: Connection, hello: Hello) -> Feed | None:
+        """Check the token, join the user's feed, read the stream, start the session; None when it was refused."""
+        caller = await self._check(connection, hello.token, connection.ticket)
+        if caller is None:
+            return None
+        connection.token = None if connection.ticket else hello.token
+        feed = self._feeds.attach(connection, caller.id, caller.tenant)
+        try:
+            await self._feeds.declare(feed)
+            device_id = hello.device_id or str(caller.session_id)
+            info = await self._opening.ask(Device(caller.id, caller.tenant, device_id))
+        except Unavailable as error:
+            self._feeds.detach(connection, caller.id)
+            log.warning("connection_not_started", problem=error.detail)
+            connection.run(connection.session.close(CloseCode.OVERLOADED, "not available right now"))
+            return None
+        if (cursor := self._cursors.find(caller.id, device_id)) is not None:
+            info = replace(info, cursor=cursor)
+        feed.acked_seq = max(feed.acked_seq, info.acked_seq)
+        now, wall_clock = self._clock.monotonic(), self._clock.now()
+        identity = _make_identity(caller)
+        connection.run(connection.session.on_identified(identity, hello, info, now=now, wall_clock=wall_clock))
+        if not connection.session.is_open:
+            # Gone while it was being identified.
+            self._feeds.detach(connection, caller.id)
+            return None
+        return feed
+
+    async def identify_again(self, connection: Connection, wanted: IdentifyAgain) -> None:
+        """Check a new token for an open session."""
+        caller = await self._check(connection, wanted.token, None)
+        if caller is None:
+            return
+        connection.token = wanted.token
+        now, wall_clock = self._clock.monotonic(), self._clock.now()
+        session = connection.session
+        connection.run(session.on_refreshed(_make_identity(caller), wanted.ref, now=now, wall_clock=wall_clock))
+
+    async def validate_again(self, connections: Sequence[Connection]) -> None:
+        """Ask the auth service about tokens of open sessions, because its events may have been missed."""
+        for connection in connections:
+            identity = connection.session.identity
+            if identity is None or connection.token is None:
+                continue
+            try:
+                answer = await self._access.introspection.ask(connection.token)
+            except Unavailable:
+                return
+            if not answer.is_active:
+                connection.run(connection.session.close(CloseCode.SESSION_REVOKED, "the session was ended"))
+
+    async def _check(self, connection: Connection, token: str, ticket: str | None) -> Caller | None:
+        try:
+            caller = await (self._access.redeem(ticket) if ticket else self._access.identify(token))
+        except TokenRefused as refused:
+            connection.run(connection.session.on_refused(is_expired=refused.is_expired))
+            return None
+        except Unavailable:
+            connection.run(connection.session.close(CloseCode.OVERLOADED, "not available right now"))
+            return None
+        if caller.is_service or Scope.INBOX not in caller.scopes:
+            connection.run(connection.session.on_refused(is_expired=False))
+            return None
+        return caller
+
+    # --- what did it miss -----------------------------------------------------------------------------------------
+
+    async def fetch(self, connection: Connection, wanted: Fetch) -> None:
+        """Read a page for a session that is off the live path."""
+        identity = connection.session.identity
+        if identity is None:
+            return
+        follower = connection.session.follower
+        question = PageWanted(identity.user_id, identity.tenant, wanted.after_seq, wanted.after_broadcast, wanted.limit)
+        try:
+            page = await self._reading.ask(question)
+        except Unavailable:
+            connection.run(follower.on_fetch_failed(self._clock.monotonic()))
+            return
+        connection.run(follower.on_page(page, self._clock.monotonic()))
+
+    async def check_tops(self, user_ids: Sequence[UUID]) -> None:
+        """Compare the ends of streams with what the devices have, and have them catch up where something is missing."""
+        try:
+            tops = await self._mailbox.read_tops(user_ids)
+        except Unavailable:
+            return
+        behind = {user_id: top for user_id, top in tops.items() if self._is_behind(user_id, top)}
+        if not behind:
+            return
+        await self._clock.sleep(_GRACE)
+        for user_id, top in behind.items():
+            feed = self._feeds.find(user_id)
+            for connection in tuple(feed.connections) if feed else ():
+                follower = connection.session.follower
+                if follower.is_live and follower.sent_seq < top:
+                    log.info("stream_was_behind", sent=follower.sent_seq, top=top)
+                    connection.run(follower.on_top(top, self._clock.monotonic()))
+
+    def _is_behind(self, user_id: UUID, top: int) -> bool:
+        feed = self._feeds.find(user_id)
+        return feed is not None and any(each.session.follower.sent_seq < top for each in feed.connections)
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    async def change_items(self, connection: Connection, wanted: ChangeItems) -> None:
+        """Change the state of items."""
+        identity = connection.session.identity
+        if identity is None:
+            return
+        try:
+            changed = await self._mailbox.change_items(
+                user_id=identity.user_id, tenant=identity.tenant, action=wanted.action, ids=wanted.ids
+            )
+        except ServiceError as error:
+            connection.run(connection.session.on_command_failed(error.code, error.detail, wanted.ref))
+            return
+        connection.run(
+            connection.session.on_items_changed(
+                seq=changed.seq,
+                body=changed.body,
+                label=changed.label,
+                counts=changed.counts,
+                ref=wanted.ref,
+                now=self._clock.monotonic(),
+            )
+        )
+
+    async def send_message(self, connection: Connection, wanted: SendMessage) -> None:
+        """Accept a message from this user."""
+        if connection.session.identity is None or connection.token is None:
+            return
+        try:
+            caller = await self._access.identify(connection.token)
+            notification_id = await self._intake.accept_message(caller, wanted.frame)
+        except TokenRefused as refused:
+            connection.run(connection.session.on_refused(is_expired=refused.is_expired))
+        except ServiceError as error:
+            connection.run(connection.session.on_command_failed(error.code, error.detail, wanted.frame.ref))
+        else:
+            connection.run(connection.session.on_message_sent(notification_id, wanted.frame.ref))
+
+
+def _make_identity(caller: Caller) -> Identity:
+    return Identity(caller.id, caller.session_id, caller.tenant, caller.roles, caller.expires_at)

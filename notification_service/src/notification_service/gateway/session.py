@@ -1,0 +1,376 @@
+"""One device's connection as a state machine: inputs and the time in, effects out. No I/O (docs/decisions/0008)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Final
+from uuid import UUID
+
+from notification_service.clock import format_time
+from notification_service.gateway.answers import add_ref, encode, encode_error, encode_reset, encode_welcome
+from notification_service.gateway.effects import (
+    Acked,
+    ChangeItems,
+    Close,
+    Effect,
+    Identify,
+    IdentifyAgain,
+    SendMessage,
+    SendPing,
+    SendText,
+)
+from notification_service.gateway.follower import Follower
+from notification_service.notifications.kept import Counts
+from notification_service.notifications.pages import FrameType, Page, StreamInfo
+from notification_service.notifications.resuming import decide_start
+from shared_contracts.error_codes import ErrorCode
+from shared_contracts.ws.close_codes import CloseCode
+from shared_contracts.ws.frames import (
+    PROTOCOL,
+    Ack,
+    ChangeState,
+    ClientFrame,
+    FrameRejected,
+    Hello,
+    Ping,
+    Refresh,
+    Send,
+    Sync,
+    parse_client_frame,
+)
+from shared_contracts.ws.positions import Position, parse_position
+
+MAX_MALFORMED: Final = 5
+"""Frames that cannot be read, after which the connection is closed (4500)."""
+
+MAX_REWINDS: Final = 3
+"""Times that unacknowledged frames are sent again, after which the connection is closed (4412)."""
+
+EXPIRY_WARNING_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of every session of this process; durations in seconds."""
+
+    authentication_s: float = 10.0
+    heartbeat_s: float = 20.0
+    ack_s: float = 30.0
+    max_unacked: int = 64
+    frames_per_second: int = 50
+    resume_max_items: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is connected, as the auth service said."""
+
+    user_id: UUID
+    session_id: UUID
+    tenant: str
+    roles: tuple[str, ...]
+    expires_at: datetime
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    NEW = auto()
+    IDENTIFYING = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class Session:
+    """Authentication, frames, limits and ends of one connection; its `follower` has the streams.
+
+    Methods named `on_` take one input each and answer what should be done, in order.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_allowance_at",
+        "_expires_at",
+        "_last_heard",
+        "_last_ping",
+        "_limits",
+        "_malformed",
+        "_opened_at",
+        "_rewinds",
+        "_warned",
+        "connection_id",
+        "device_id",
+        "follower",
+        "identity",
+        "phase",
+    )
+
+    def __init__(self, connection_id: UUID, limits: Limits, now: float) -> None:
+        self.connection_id = connection_id
+        self.phase = Phase.NEW
+        self.identity: Identity | None = None
+        self.device_id = ""
+        self.follower = Follower(limits.max_unacked)
+        self._limits = limits
+        self._opened_at = self._last_heard = self._last_ping = self._allowance_at = now
+        self._allowance = 2.0 * limits.frames_per_second
+        self._malformed = 0
+        self._expires_at = 0.0
+        self._warned = False
+        self._rewinds = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the device is identified and not closed."""
+        return self.phase is Phase.OPEN
+
+    # --- frames from the client -----------------------------------------------------------------------------------
+
+    def on_text(self, text: bytes, now: float) -> list[Effect]:
+        """A text frame arrived."""
+        if self.phase is Phase.CLOSED:
+            return []
+        self._last_heard = now
+        try:
+            frame = parse_client_frame(text)
+        except FrameRejected as refused:
+            return self._refuse_frame(refused)
+        # Acknowledgements are free: there is at most one useful one per frame written.
+        if isinstance(frame, Ack) and self.phase is Phase.OPEN:
+            return self._on_ack(frame, now)
+        if not self._may_send(now):
+            return self.close(CloseCode.TOO_MANY_FRAMES, "too many frames")
+        if self.phase is not Phase.OPEN:
+            return self._on_early_frame(frame)
+        return self._on_frame(frame, now)
+
+    def on_heard(self, now: float) -> None:
+        """The peer is there: a pong arrived."""
+        self._last_heard = now
+
+    def identify(self, hello: Hello) -> list[Effect]:
+        """Start from a `hello` frame, or from what the upgrade request carried in its place."""
+        if hello.protocol != PROTOCOL:
+            answer = encode_error(ErrorCode.UNSUPPORTED_PROTOCOL, f"this server speaks protocol {PROTOCOL}", hello.ref)
+            return [SendText(answer), *self.close(CloseCode.PROTOCOL_BROKEN, "unknown protocol version")]
+        self.phase = Phase.IDENTIFYING
+        return [Identify(hello)]
+
+    def _refuse_frame(self, refused: FrameRejected) -> list[Effect]:
+        if self.phase is not Phase.OPEN:
+            return self.close(CloseCode.PROTOCOL_BROKEN, "the first frame must be a valid hello")
+        self._malformed += 1
+        answer = SendText(encode_error(refused.code, refused.detail, refused.ref))
+        if self._malformed >= MAX_MALFORMED:
+            return [answer, *self.close(CloseCode.PROTOCOL_BROKEN, "too many malformed frames")]
+        return [answer]
+
+    def _may_send(self, now: float) -> bool:
+        rate = self._limits.frames_per_second
+        self._allowance = min(2.0 * rate, self._allowance + (now - self._allowance_at) * rate)
+        self._allowance_at = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+    def _on_early_frame(self, frame: ClientFrame) -> list[Effect]:
+        if self.phase is Phase.IDENTIFYING or not isinstance(frame, Hello):
+            return self.close(CloseCode.PROTOCOL_BROKEN, "hello must come first, and be answered, before other frames")
+        return self.identify(frame)
+
+    def _on_frame(self, frame: ClientFrame, now: float) -> list[Effect]:
+        match frame:
+            case Sync():
+                return self._on_sync(frame, now)
+            case ChangeState():
+                return [ChangeItems(frame.type, frame.ids, frame.ref)]
+            case Send():
+                return [SendMessage(frame)]
+            case Refresh():
+                return [IdentifyAgain(frame.token, frame.ref)]
+            case Ping():
+                return [SendText(encode("pong", frame.ref))]
+            case Hello():
+                return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
+        return [SendText(encode_error(ErrorCode.UNKNOWN_FRAME_TYPE, f"{frame.type} is not served here", frame.ref))]
+
+    def _on_ack(self, frame: Ack, now: float) -> list[Effect]:
+        position = parse_position(frame.position)
+        if position is None or not self.follower.knows(position):
+            return self._refuse_position(frame.ref)
+        if position.seq > self.follower.acked_seq or position.broadcast > self.follower.acked_broadcast:
+            self._rewinds = 0
+        return self.follower.settle(position.seq, position.broadcast, now)
+
+    def _on_sync(self, frame: Sync, now: float) -> list[Effect]:
+        position = parse_position(frame.position)
+        if position is None or not self.follower.knows(position):
+            return self._refuse_position(frame.ref)
+        return self.follower.go_back(position.seq, position.broadcast, ask_synced=True, now=now)
+
+    def _refuse_position(self, ref: str | None) -> list[Effect]:
+        return [SendText(encode_error(ErrorCode.INVALID_POSITION, "this connection was not given that position", ref))]
+
+    # --- identification -------------------------------------------------------------------------------------------
+
+    def on_identified(
+        self, identity: Identity, hello: Hello, info: StreamInfo, *, now: float, wall_clock: datetime
+    ) -> list[Effect]:
+        """The token is good and the stream was read; the user's queue is being consumed already or soon."""
+        if self.phase is not Phase.IDENTIFYING:
+            return []
+        self.phase = Phase.OPEN
+        self._take_identity(identity, now, wall_clock)
+        self.device_id = hello.device_id or str(identity.session_id)
+        start = decide_start(hello.position, info, max_items=self._limits.resume_max_items)
+        position = str(Position(info.epoch, start.broadcast, start.seq))
+        welcome = encode_welcome(
+            connection_id=self.connection_id,
+            session_id=identity.session_id,
+            user_id=identity.user_id,
+            device_id=self.device_id,
+            roles=identity.roles,
+            position=position,
+            resume=start.resume,
+            counts=info.counts,
+            heartbeat_interval_ms=int(self._limits.heartbeat_s * 1000),
+            token_expires_at=identity.expires_at,
+            server_time=wall_clock,
+            max_unacked=self._limits.max_unacked,
+        )
+        effects: list[Effect] = [SendText(welcome)]
+        if start.reason is not None:
+            effects.append(SendText(encode_reset(position, info.counts, start.reason)))
+        if start.reason is not None or hello.position is not None:
+            # What lies before is behind this device, and needs no place in its user's queue any more.
+            effects.append(Acked(start.seq, start.broadcast))
+        return [*effects, *self.follower.start(info, start, hello.ack, now)]
+
+    def on_refreshed(self, identity: Identity, ref: str | None, *, now: float, wall_clock: datetime) -> list[Effect]:
+        """A new token was checked; it must be the same user's."""
+        if self.phase is not Phase.OPEN or self.identity is None:
+            return []
+        if identity.user_id != self.identity.user_id:
+            return self.close(CloseCode.TOKEN_INVALID, "the token belongs to another user")
+        before = self.identity.roles
+        self._take_identity(identity, now, wall_clock)
+        effects: list[Effect] = [SendText(encode("refreshed", ref, token_expires_at=format_time(identity.expires_at)))]
+        if identity.roles != before:
+            effects.append(SendText(encode("rights_changed", roles=list(identity.roles))))
+        return effects
+
+    def on_refused(self, *, is_expired: bool) -> list[Effect]:
+        """The token is not valid."""
+        if is_expired:
+            return self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        return self.close(CloseCode.TOKEN_INVALID, "the token is not valid")
+
+    def _take_identity(self, identity: Identity, now: float, wall_clock: datetime) -> None:
+        self.identity = identity
+        self._expires_at = now + (identity.expires_at - wall_clock) / timedelta(seconds=1)
+        self._warned = False
+
+    # --- the streams ----------------------------------------------------------------------------------------------
+
+    def on_item(self, seq: int, type_: FrameType, body: bytes, *, is_repeat: bool, now: float) -> list[Effect]:
+        """A frame of the user's stream arrived."""
+        return self.follower.on_item(seq, type_, body, is_repeat=is_repeat, now=now)
+
+    def on_page(self, page: Page, now: float) -> list[Effect]:
+        """The page asked for."""
+        return self.follower.on_page(page, now)
+
+    # --- answers to commands --------------------------------------------------------------------------------------
+
+    def on_items_changed(
+        self, *, seq: int | None, body: bytes | None, label: str, counts: Counts, ref: str | None, now: float
+    ) -> list[Effect]:
+        """The items were changed; `seq` None: they were like that already.
+
+        The frame is written here at once, with the client's `ref`; the copy from the queue is then known.
+        """
+        if not self.is_open:
+            return []
+        if seq is None or body is None:
+            return [SendText(self._describe_unchanged(label, counts, ref))]
+        with_ref = add_ref(body, ref) if ref is not None else body
+        if self.follower.is_live and seq == self.follower.sent_seq + 1:
+            return self.follower.on_item(seq, FrameType.STATE, with_ref, is_repeat=False, now=now)
+        # Out of its turn: the answer comes now, without moving the position; the frame itself comes with the stream.
+        answer = b'{"type":"state","position":"%b",%b' % (self.follower.position, with_ref[1:])
+        return [SendText(answer), *self.follower.on_item(seq, FrameType.STATE, body, is_repeat=False, now=now)]
+
+    def _describe_unchanged(self, label: str, counts: Counts, ref: str | None) -> bytes:
+        return encode(
+            "state",
+            ref,
+            ids=[],
+            state=label,
+            seq=self.follower.sent_seq,
+            position=self.follower.position.decode(),
+            counts={"unread": counts.unread, "unseen": counts.unseen},
+        )
+
+    def on_message_sent(self, notification_id: UUID, ref: str | None) -> list[Effect]:
+        """The client's message was accepted."""
+        return [SendText(encode("sent", ref, id=str(notification_id)))] if self.is_open else []
+
+    def on_command_failed(self, code: ErrorCode, detail: str, ref: str | None) -> list[Effect]:
+        """A command could not be done."""
+        return [SendText(encode_error(code, detail, ref))] if self.is_open else []
+
+    # --- time and ends --------------------------------------------------------------------------------------------
+
+    def on_tick(self, now: float) -> list[Effect]:
+        """Time has passed; called about once a second, and when a `WakeAfter` is over."""
+        if self.phase is Phase.CLOSED:
+            return []
+        if self.phase is not Phase.OPEN:
+            if now - self._opened_at >= self._limits.authentication_s:
+                return self.close(CloseCode.NOT_AUTHENTICATED_IN_TIME, "no authentication in time")
+            return []
+        effects: list[Effect] = []
+        for check in (self._check_expiry, self._check_peer, self._check_acks, self.follower.on_tick):
+            effects += check(now)
+            if self.phase is not Phase.OPEN:
+                break
+        return effects
+
+    def close(self, code: CloseCode, reason: str) -> list[Effect]:
+        """End this session."""
+        if self.phase is Phase.CLOSED:
+            return []
+        self.phase = Phase.CLOSED
+        self.follower.stop()
+        return [Close(code, reason)]
+
+    def _check_expiry(self, now: float) -> list[Effect]:
+        left = self._expires_at - now
+        if left <= 0:
+            return self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        if left <= EXPIRY_WARNING_S and not self._warned:
+            self._warned = True
+            return [SendText(encode("token_expiring", expires_in_s=int(left)))]
+        return []
+
+    def _check_peer(self, now: float) -> list[Effect]:
+        # Two intervals without a byte: one ping was not answered within a whole interval.
+        if now - self._last_heard > 2 * self._limits.heartbeat_s:
+            return self.close(CloseCode.GOING_AWAY, "no answer to pings")
+        if now - self._last_ping >= self._limits.heartbeat_s:
+            self._last_ping = now
+            return [SendPing()]
+        return []
+
+    def _check_acks(self, now: float) -> list[Effect]:
+        oldest = self.follower.oldest_unacked_at
+        if oldest is None or now - oldest < self._limits.ack_s:
+            return []
+        self._rewinds += 1
+        if self._rewinds > MAX_REWINDS:
+            return self.close(CloseCode.SLOW_CONSUMER, "frames stay unacknowledged")
+        follower = self.follower
+        return follower.go_back(follower.acked_seq, follower.acked_broadcast, ask_synced=False, now=now)

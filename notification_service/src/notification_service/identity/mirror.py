@@ -1,0 +1,299 @@
+"""The mirror of users, groups and memberships: kept by identity events, read again in full when one was missed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import structlog
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Uuid, and_, delete, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.broker.consumer import Incoming
+from notification_service.db.dialects import insert_into
+from notification_service.db.engine import Database
+from notification_service.db.rows import RowTypes, make_rows
+from notification_service.errors import Unavailable
+from notification_service.identity.models import groups, memberships, progress, users
+from shared_contracts.headers import INTERNAL_KEY
+from shared_contracts.identity_events import (
+    GroupDeletedEvent,
+    GroupEvent,
+    GroupSnapshot,
+    IdentityEvent,
+    MembersChangedEvent,
+    Membership,
+    UnknownEvent,
+    UserDeletedEvent,
+    UserEvent,
+    UserSnapshot,
+    parse_identity_event,
+)
+
+log = structlog.get_logger(__name__)
+
+_NAME: Final = "identity"
+_PAGE: Final = 1000
+_CALL_LIMIT_S: Final = 10.0
+
+_USER_TYPES: RowTypes = {column.name: column.type for column in users.columns}
+_GROUP_TYPES: RowTypes = {column.name: column.type for column in groups.columns}
+_MEMBER_TYPES: RowTypes = {"group_id": Uuid(), "user_id": Uuid()}
+
+Event = IdentityEvent | UnknownEvent
+
+
+class AuthListings:
+    """The auth service's full copies, in pages."""
+
+    def __init__(self, base_url: str, *, key: str, client: httpx.AsyncClient) -> None:
+        self._base_url = base_url
+        self._headers = {INTERNAL_KEY: key}
+        self._client = client
+
+    async def pages(self, what: str, **filters: str) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+        """Pages of `users`, `groups` or `memberships`, each with the revision it was read at.
+
+        Raises:
+            Unavailable: The auth service does not answer.
+        """
+        cursor: str | None = None
+        while True:
+            parameters = {"limit": str(_PAGE), **filters, **({"cursor": cursor} if cursor else {})}
+            try:
+                response = await self._client.get(
+                    f"{self._base_url}/internal/v1/{what}",
+                    params=parameters,
+                    headers=self._headers,
+                    timeout=_CALL_LIMIT_S,
+                )
+                response.raise_for_status()
+                page = response.json()
+            except (httpx.HTTPError, ValueError) as error:
+                raise Unavailable(f"the auth service does not list its {what}: {type(error).__name__}") from error
+            yield page["revision"], page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+
+class Mirror:
+    """Applies identity events, in order of their revision; one process at a time does (single active consumer)."""
+
+    def __init__(self, database: Database, listings: AuthListings) -> None:
+        self._database = database
+        self._listings = listings
+
+    async def __call__(self, batch: Sequence[Incoming]) -> Awaitable[None]:
+        """Handler of the queue `identity.mirror`."""
+        events = sorted(_parse_all(batch), key=lambda event: event.revision)
+        async with self._database.read() as connection:
+            known = await _read_revision(connection)
+        events = [event for event in events if known is None or event.revision > known]
+        if known is None or not _is_gapless(events, after=known):
+            log.info("identity_mirror_behind", known=known, next=events[0].revision if events else None)
+            known = await self.read_again()
+            events = [event for event in events if event.revision > known]
+        if events:
+            async with self._database.write() as connection:
+                for event in events:
+                    await _apply(connection, event)
+                await _write_revision(connection, events[-1].revision)
+        return _nothing()
+
+    async def ensure_filled(self) -> None:
+        """Read everything once, if that never happened."""
+        async with self._database.read() as connection:
+            known = await _read_revision(connection)
+        if known is None:
+            await self.read_again()
+
+    async def read_again(self) -> int:
+        """Replace the mirror by what the auth service has now; answers the revision it stands at.
+
+        The first page's revision counts: what changed while later pages were read comes again as events.
+
+        Raises:
+            Unavailable: The auth service does not answer; the mirror stays as it is.
+        """
+        revision: int | None = None
+        people: list[UserSnapshot] = []
+        teams: list[GroupSnapshot] = []
+        members: list[Membership] = []
+        wanted: tuple[tuple[str, type[BaseModel], list[Any]], ...] = (
+            ("users", UserSnapshot, people),
+            ("groups", GroupSnapshot, teams),
+            ("memberships", Membership, members),
+        )
+        for what, model, found in wanted:
+            async for page_revision, items in self._listings.pages(what):
+                revision = page_revision if revision is None else revision
+                found += [model.model_validate(item) for item in items]
+        async with self._database.write() as connection:
+            await connection.execute(delete(memberships))
+            await _delete_others(connection, users, {person.id for person in people})
+            await _delete_others(connection, groups, {team.id for team in teams})
+            await upsert_users(connection, people)
+            await upsert_groups(connection, teams)
+            await _add_members(connection, [(each.group_id, each.user_id) for each in members])
+            await _write_revision(connection, revision or 0)
+        log.info("identity_mirror_filled", users=len(people), groups=len(teams), revision=revision)
+        return revision or 0
+
+    async def fetch_users(self, ids: set[UUID], external: set[tuple[str, str]]) -> list[UserSnapshot]:
+        """Ask the auth service for users the mirror does not know yet, and keep those that exist.
+
+        A backend may notify a user it created a moment ago, before the event has arrived here.
+        """
+        found: list[UserSnapshot] = []
+        filters = []
+        if ids:
+            filters.append({"ids": ",".join(sorted(str(each) for each in ids))})
+        filters += [{"tenant": tenant, "external_id": external_id} for tenant, external_id in sorted(external)]
+        for each in filters:
+            async for _, items in self._listings.pages("users", **each):
+                found += [UserSnapshot.model_validate(item) for item in items]
+        if found:
+            async with self._database.write() as connection:
+                await upsert_users(connection, found)
+        return found
+
+    async def fetch_groups(self, ids: set[UUID]) -> bool:
+        """The same for groups, with their members; answers whether any exists."""
+        filters = {"ids": ",".join(sorted(str(each) for each in ids))}
+        teams: list[GroupSnapshot] = []
+        async for _, items in self._listings.pages("groups", **filters):
+            teams += [GroupSnapshot.model_validate(item) for item in items]
+        if not teams:
+            return False
+        members: list[tuple[UUID, UUID]] = []
+        for team in teams:
+            async for _, items in self._listings.pages("memberships", group_id=str(team.id)):
+                members += [(UUID(item["group_id"]), UUID(item["user_id"])) for item in items]
+        async with self._database.write() as connection:
+            await upsert_groups(connection, teams)
+            await _add_members(connection, members)
+        return True
+
+
+async def _nothing() -> None:
+    """There is no rest to do."""
+
+
+def _parse_all(batch: Sequence[Incoming]) -> list[Event]:
+    events = []
+    for message in batch:
+        try:
+            events.append(parse_identity_event(message.body))
+        except ValidationError:
+            # Its revision is missing then, which makes the mirror read everything again.
+            log.error("identity_event_unreadable", size_bytes=len(message.body))  # noqa: TRY400
+    return events
+
+
+def _is_gapless(events: Sequence[Event], *, after: int) -> bool:
+    expected = after
+    for event in events:
+        if event.revision not in (expected, expected + 1):
+            return False
+        expected = event.revision
+    return True
+
+
+async def _apply(connection: AsyncConnection, event: Event) -> None:
+    match event:
+        case UserEvent(data=data):
+            await upsert_users(connection, [data])
+        case UserDeletedEvent(data=data):
+            await connection.execute(delete(memberships).where(memberships.c.user_id == data.id))
+            await connection.execute(delete(users).where(users.c.id == data.id))
+        case GroupEvent(data=data):
+            await upsert_groups(connection, [data])
+        case GroupDeletedEvent(data=data):
+            await connection.execute(delete(memberships).where(memberships.c.group_id == data.id))
+            await connection.execute(delete(groups).where(groups.c.id == data.id))
+        case MembersChangedEvent(data=data):
+            await _add_members(connection, [(data.group_id, user_id) for user_id in data.added])
+            for user_id in data.removed:
+                await connection.execute(
+                    delete(memberships).where(
+                        and_(memberships.c.group_id == data.group_id, memberships.c.user_id == user_id)
+                    )
+                )
+        case _:
+            pass  # sessions, keys and logins do not concern the mirror
+
+
+async def upsert_users(connection: AsyncConnection, people: Sequence[UserSnapshot]) -> None:
+    """Write users as they are now."""
+    await _upsert(
+        connection,
+        users,
+        _USER_TYPES,
+        [
+            (
+                each.id,
+                each.tenant,
+                each.external_id,
+                each.username,
+                each.email,
+                each.email_verified,
+                each.phone,
+                each.locale,
+                each.timezone,
+                list(each.roles),
+                each.is_active,
+                each.created_at,
+            )
+            for each in {each.id: each for each in people}.values()
+        ],
+    )
+
+
+async def upsert_groups(connection: AsyncConnection, teams: Sequence[GroupSnapshot]) -> None:
+    """Write groups as they are now."""
+    records = [(each.id, each.tenant, each.slug, each.name) for each in {each.id: each for each in teams}.values()]
+    await _upsert(connection, groups, _GROUP_TYPES, records)
+
+
+async def _upsert(connection: AsyncConnection, table: Any, types: RowTypes, records: Sequence[tuple[Any, ...]]) -> None:
+    for start in range(0, len(records), _PAGE):
+        rows = make_rows(connection, types, records[start : start + _PAGE])
+        insertion = insert_into(connection, table).from_select(list(types), select(*rows.c).where(true()))
+        await connection.execute(
+            insertion.on_conflict_do_update(
+                index_elements=[table.c.id],
+                set_={name: insertion.excluded[name] for name in types if name != "id"},
+            )
+        )
+
+
+async def _add_members(connection: AsyncConnection, pairs: Sequence[tuple[UUID, UUID]]) -> None:
+    for start in range(0, len(pairs), _PAGE):
+        rows = make_rows(connection, _MEMBER_TYPES, sorted(set(pairs[start : start + _PAGE])))
+        insertion = insert_into(connection, memberships).from_select(list(_MEMBER_TYPES), select(*rows.c).where(true()))
+        await connection.execute(insertion.on_conflict_do_nothing())
+
+
+async def _delete_others(connection: AsyncConnection, table: Any, ids: set[UUID]) -> None:
+    known = set((await connection.execute(select(table.c.id))).scalars())
+    gone = sorted(known - ids)
+    for start in range(0, len(gone), _PAGE):
+        await connection.execute(delete(table).where(table.c.id.in_(gone[start : start + _PAGE])))
+
+
+async def _read_revision(connection: AsyncConnection) -> int | None:
+    found = await connection.execute(select(progress.c.revision).where(progress.c.name == _NAME))
+    return found.scalar_one_or_none()
+
+
+async def _write_revision(connection: AsyncConnection, revision: int) -> None:
+    insertion = insert_into(connection, progress).values(name=_NAME, revision=revision)
+    await connection.execute(
+        insertion.on_conflict_do_update(
+            index_elements=[progress.c.name], set_={"revision": insertion.excluded.revision}
+        )
+    )

@@ -1,0 +1,126 @@
+"""Looking up users, groups and members in the mirror; set-based, never one query per recipient."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from uuid import UUID
+
+from sqlalchemy import String, Text, Uuid, cast, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.rows import make_rows
+from notification_service.identity.directory import Person
+from notification_service.identity.models import groups, memberships, users
+from shared_contracts.requests import EXTERNAL_PREFIX
+
+_PERSON = (users.c.id, users.c.tenant, users.c.is_active, users.c.locale, users.c.timezone)
+
+
+async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Person]:
+    """Those of these users that exist."""
+    if not ids:
+        return {}
+    wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids], "wanted")
+    rows = await connection.execute(select(*_PERSON).join(wanted, users.c.id == wanted.c.id))
+    return {row.id: Person(*row) for row in rows}
+
+
+async def find_by_external_id(
+    connection: AsyncConnection, references: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Person]:
+    """Users by (tenant, external id)."""
+    if not references:
+        return {}
+    wanted = make_rows(connection, {"tenant": String(), "external_id": String()}, list(references), "wanted")
+    rows = await connection.execute(
+        select(users.c.external_id, *_PERSON).join(
+            wanted, (users.c.tenant == wanted.c.tenant) & (users.c.external_id == wanted.c.external_id)
+        )
+    )
+    return {(row.tenant, row.external_id): Person(*row[1:]) for row in rows}
+
+
+async def find_groups(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str]:
+    """The tenants of those of these groups that exist."""
+    if not ids:
+        return {}
+    rows = await connection.execute(select(groups.c.id, groups.c.tenant).where(groups.c.id.in_(ids)))
+    return {row.id: row.tenant for row in rows}
+
+
+async def find_members(
+    connection: AsyncConnection, group_ids: Collection[UUID]
+) -> tuple[dict[UUID, list[UUID]], dict[UUID, Person]]:
+    """Active members of these groups, as ids by group and as people."""
+    if not group_ids:
+        return {}, {}
+    rows = await connection.execute(
+        select(memberships.c.group_id, *_PERSON)
+        .join(users, users.c.id == memberships.c.user_id)
+        .where(memberships.c.group_id.in_(group_ids), users.c.is_active)
+        .order_by(memberships.c.group_id, users.c.id)
+    )
+    members: dict[UUID, list[UUID]] = {}
+    people: dict[UUID, Person] = {}
+    for row in rows:
+        members.setdefault(row.group_id, []).append(row.id)
+        people[row.id] = Person(*row[1:])
+    return members, people
+
+
+async def find_by_role(
+    connection: AsyncConnection, wanted: Collection[tuple[str, str]]
+) -> tuple[dict[tuple[str, str], list[UUID]], dict[UUID, Person]]:
+    """Active users by (tenant, role), as ids and as people."""
+    by_role: dict[tuple[str, str], list[UUID]] = {}
+    people: dict[UUID, Person] = {}
+    roles_by_tenant: dict[str, set[str]] = {}
+    for tenant, role in wanted:
+        roles_by_tenant.setdefault(tenant, set()).add(role)
+    for tenant, roles in roles_by_tenant.items():
+        rows = await connection.execute(
+            select(users.c.roles, *_PERSON)
+            .where(users.c.tenant == tenant, users.c.is_active)
+            # Both databases write a JSON list of words alike; the exact match follows below.
+            .where(or_(*(cast(users.c.roles, Text).contains(f'"{role}"', autoescape=True) for role in roles)))
+            .order_by(users.c.id)
+        )
+        for row in rows:
+            for role in roles.intersection(row.roles):
+                by_role.setdefault((tenant, role), []).append(row.id)
+                people[row.id] = Person(*row[1:])
+    return by_role, people
+
+
+async def count_active(connection: AsyncConnection, tenant: str) -> int:
+    """How many people a broadcast reaches."""
+    found = await connection.execute(
+        select(func.count()).select_from(users).where(users.c.tenant == tenant, users.c.is_active)
+    )
+    return found.scalar_one()
+
+
+async def find_groups_of(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, set[UUID]]:
+    """Group ids by user."""
+    if not user_ids:
+        return {}
+    wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in user_ids], "wanted")
+    rows = await connection.execute(
+        select(memberships.c.user_id, memberships.c.group_id).join(wanted, memberships.c.user_id == wanted.c.id)
+    )
+    found: dict[UUID, set[UUID]] = {}
+    for row in rows:
+        found.setdefault(row.user_id, set()).add(row.group_id)
+    return found
+
+
+def split_references(references: Iterable[str], tenant: str) -> tuple[set[UUID], set[tuple[str, str]]]:
+    """User references of one tenant as ids and as (tenant, external id) pairs."""
+    ids: set[UUID] = set()
+    external: set[tuple[str, str]] = set()
+    for reference in references:
+        if reference.startswith(EXTERNAL_PREFIX):
+            external.add((tenant, reference.removeprefix(EXTERNAL_PREFIX)))
+        else:
+            ids.add(UUID(reference))
+    return ids, external

@@ -1,0 +1,1 @@
+"""Stage 1, accept: REST and AMQP in, one check, one store, confirm."""

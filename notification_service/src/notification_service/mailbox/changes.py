@@ -1,0 +1,241 @@
+"""What changed since a position: index scans in the order of the numbers, for many users in one query (PostgreSQL)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    Uuid,
+    and_,
+    lateral,
+    literal,
+    null,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import AnyRow, BigNumber
+from notification_service.db.rows import make_rows
+from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts
+from notification_service.mailbox.live_broadcasts import LiveBroadcasts
+from notification_service.mailbox.models import (
+    broadcast_states,
+    broadcast_streams,
+    broadcasts,
+    items,
+    stream_marks,
+    streams,
+)
+from notification_service.mailbox.paging import CHANGE_LIMIT, Head, Wanted, make_page
+from notification_service.notifications.kept import Counts
+from notification_service.notifications.models import notifications
+from notification_service.notifications.pages import Page
+from notification_service.notifications.repository import to_notification
+
+_FLAGS = ("read_at", "seen_at", "archived_at", "deleted_at", "last_change")
+
+
+async def read_changes(
+    connection: AsyncConnection, wanted: Sequence[Wanted], *, live: LiveBroadcasts, now: datetime
+) -> dict[UUID, Page]:
+    """Answer every question, each user appearing once. Users without a stream get an empty page.
+
+    Five queries on PostgreSQL, however many users ask.
+    """
+    # The heads first: a frame stored in between is then beyond the top and fetched the next time, never skipped.
+    heads = await _read_heads(connection, wanted, live=live, now=now)
+    changes = await _read_rows(connection, wanted, _select_changes)
+    entries = await _read_rows(connection, wanted, _select_log)
+    new = {row.notification_id for rows in changes.values() for row in rows if row.part == "new"}
+    contents = await read_contents(connection, new | {row.notification_id for rows in entries.values() for row in rows})
+    return {
+        each.user_id: make_page(
+            each,
+            heads[each.user_id],
+            changes=changes.get(each.user_id, []),
+            log=entries.get(each.user_id, []),
+            contents=contents,
+            now=now,
+        )
+        for each in wanted
+    }
+
+
+async def read_contents(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
+    """What clients see of these notifications, by id; built once for all recipients."""
+    if not ids:
+        return {}
+    asked = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids], "asked")
+    rows = await connection.execute(select(notifications).join(asked, notifications.c.id == asked.c.id))
+    return {row.id: to_notification(row).content() for row in rows}
+
+
+async def _read_heads(
+    connection: AsyncConnection, wanted: Sequence[Wanted], *, live: LiveBroadcasts, now: datetime
+) -> dict[UUID, Head]:
+    asked = make_rows(connection, {"user_id": Uuid()}, [(each.user_id,) for each in wanted], "asked")
+    rows = await connection.execute(
+        select(streams.c.user_id, streams.c.top_seq, *COUNT_COLUMNS).join(asked, streams.c.user_id == asked.c.user_id)
+    )
+    by_user = {row.user_id: row for row in rows}
+    tenants = {each.tenant for each in wanted}
+    tops = await read_broadcast_tops(connection, tenants)
+    lists = await live.load(connection, tenants)
+    heads = {}
+    for each in wanted:
+        row = by_user.get(each.user_id)
+        if row is None:
+            heads[each.user_id] = Head(0, tops.get(each.tenant, 0), Counts(0, 0, 0))
+        else:
+            counts = add_broadcasts(row, row.broadcast_floor or 0, lists[each.tenant], now)
+            heads[each.user_id] = Head(row.top_seq, tops.get(each.tenant, 0), counts)
+    return heads
+
+
+async def read_broadcast_tops(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, int]:
+    """The number of the last broadcast of each tenant that ever had one."""
+    found = await connection.execute(
+        select(broadcast_streams.c.tenant, broadcast_streams.c.top_seq).where(
+            broadcast_streams.c.tenant.in_(sorted(tenants))
+        )
+    )
+    return {row.tenant: row.top_seq for row in found}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question's parts as they stand in the statement: columns of the rows asked for, or (SQLite) plain values."""
+
+    user_id: ColumnElement[Any]
+    tenant: ColumnElement[Any]
+    after_seq: ColumnElement[Any]
+    after_broadcast: ColumnElement[Any]
+    limit: Any
+
+
+_Query = Callable[[_Asked], Select[Any]]
+
+
+async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], query: _Query) -> dict[UUID, list[AnyRow]]:
+    found: dict[UUID, list[AnyRow]] = {}
+    if connection.dialect.name == "sqlite":
+        # SQLite knows no LATERAL: one query per user, in the same process and transaction.
+        for each in wanted:
+            asked = _Asked(
+                literal(each.user_id, Uuid()),
+                literal(each.tenant, String()),
+                literal(each.after_seq, BigNumber),
+                literal(each.after_broadcast, BigNumber),
+                each.limit + 1,
+            )
+            found[each.user_id] = list((await connection.execute(query(asked))).all())
+        return found
+    types = {
+        "user_id": Uuid(),
+        "tenant": String(),
+        "after_seq": BigNumber,
+        "after_broadcast": BigNumber,
+        "row_limit": Integer(),
+    }
+    records = [(each.user_id, each.tenant, each.after_seq, each.after_broadcast, each.limit + 1) for each in wanted]
+    rows = make_rows(connection, types, records, "asked")
+    columns = rows.c
+    each_row = lateral(
+        query(_Asked(columns.user_id, columns.tenant, columns.after_seq, columns.after_broadcast, columns.row_limit)),
+        "found",
+    )
+    statement = select(rows.c.user_id.label("asked_user_id"), *each_row.c).select_from(rows.join(each_row, true()))
+    for row in await connection.execute(statement):
+        found.setdefault(row.asked_user_id, []).append(row)
+    return found
+
+
+def _select_changes(asked: _Asked) -> Select[Any]:
+    # Four scans, each along an index and cut at its limit; `make_page` merges them. Arrivals are found by the primary
+    # key, later changes by a small partial index.
+    item = [items.c.changed_seq, items.c.seq, items.c.notification_id, items.c.created_at, items.c.expires_at]
+    of_user = items.c.user_id == asked.user_id
+    new = (
+        select(literal("new").label("part"), *item, *_flags_of(items))
+        .where(of_user, items.c.seq > asked.after_seq)
+        .order_by(items.c.seq)
+        .limit(asked.limit)
+    )
+    changed = (
+        select(literal("changed").label("part"), *item, *_flags_of(items))
+        .where(of_user, items.c.changed_seq > asked.after_seq, items.c.changed_seq > items.c.seq)
+        .order_by(items.c.changed_seq)
+        .limit(CHANGE_LIMIT)
+    )
+    states = broadcast_states.c
+    of_broadcasts = (
+        select(
+            literal("broadcast_state").label("part"),
+            states.changed_seq,
+            null().label("seq"),
+            states.notification_id,
+            null().label("created_at"),
+            null().label("expires_at"),
+            *_flags_of(broadcast_states),
+        )
+        .where(states.user_id == asked.user_id, states.changed_seq > asked.after_seq)
+        .order_by(states.changed_seq)
+        .limit(CHANGE_LIMIT)
+    )
+    marks = stream_marks.c
+    of_all = (
+        select(
+            literal("mark").label("part"),
+            marks.seq.label("changed_seq"),
+            null().label("seq"),
+            null().label("notification_id"),
+            null().label("created_at"),
+            null().label("expires_at"),
+            marks.at.label("read_at"),
+            *(null().label(name) for name in _FLAGS[1:-1]),
+            marks.label.label("last_change"),
+        )
+        .where(marks.user_id == asked.user_id, marks.seq > asked.after_seq)
+        .order_by(marks.seq)
+        .limit(CHANGE_LIMIT)
+    )
+    parts = [select(part.subquery(f"part_{index}")) for index, part in enumerate((new, changed, of_broadcasts, of_all))]
+    merged = union_all(*parts).subquery("merged")
+    return select(merged)
+
+
+def _flags_of(table: Any) -> Iterable[ColumnElement[Any]]:
+    return [table.c[name] for name in _FLAGS]
+
+
+def _select_log(asked: _Asked) -> Select[Any]:
+    own_state = and_(
+        broadcast_states.c.user_id == asked.user_id, broadcast_states.c.notification_id == broadcasts.c.notification_id
+    )
+    return (
+        select(
+            broadcasts.c.seq,
+            broadcasts.c.notification_id,
+            broadcasts.c.created_at,
+            broadcasts.c.expires_at,
+            *_flags_of(broadcast_states),
+        )
+        .select_from(broadcasts.outerjoin(broadcast_states, own_state))
+        .where(
+            broadcasts.c.tenant == asked.tenant,
+            broadcasts.c.seq > asked.after_broadcast,
+            broadcasts.c.removed_at.is_(None),
+        )
+        .order_by(broadcasts.c.seq)
+        .limit(asked.limit)
+    )

@@ -1,0 +1,62 @@
+"""Unread and unseen counts: kept in the user's row, never counted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Uuid, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import AnyRow
+from notification_service.db.rows import make_rows
+from notification_service.identity.models import users
+from notification_service.mailbox.live_broadcasts import LiveList
+from notification_service.mailbox.models import broadcasts, streams
+from notification_service.notifications.kept import Counts
+
+COUNT_COLUMNS = (
+    streams.c.unread,
+    streams.c.unseen,
+    streams.c.total,
+    streams.c.broadcasts_read,
+    streams.c.broadcasts_seen,
+    streams.c.broadcasts_removed,
+    streams.c.broadcast_floor,
+)
+
+
+def add_broadcasts(row: AnyRow, floor: int, live: LiveList, now: datetime) -> Counts:
+    """The counts of one user: the mailbox's own, plus the live broadcasts this user has not dealt with.
+
+    A broadcast that expired but is not swept yet is still among the user's read ones; the result never goes below the
+    mailbox's own counts.
+    """
+    alive = live.count_after(floor, now)
+    return Counts(
+        unread=row.unread + max(0, alive - row.broadcasts_read),
+        unseen=row.unseen + max(0, alive - row.broadcasts_seen),
+        total=row.total + max(0, alive - row.broadcasts_removed),
+    )
+
+
+async def find_floors(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Look up, and remember in their rows, which broadcasts were before these users' time."""
+    wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in user_ids], "wanted")
+    before = (
+        select(func.coalesce(func.max(broadcasts.c.seq), 0))
+        .where(
+            broadcasts.c.tenant == streams.c.tenant,
+            broadcasts.c.created_at
+            < select(users.c.created_at).where(users.c.id == streams.c.user_id).scalar_subquery(),
+        )
+        .scalar_subquery()
+    )
+    rows = await connection.execute(
+        update(streams)
+        .where(streams.c.user_id == wanted.c.id, streams.c.broadcast_floor.is_(None))
+        .values(broadcast_floor=before)
+        .returning(streams.c.user_id, streams.c.broadcast_floor)
+    )
+    return {row.user_id: row.broadcast_floor for row in rows}

@@ -1,0 +1,153 @@
+"""Putting notifications into mailboxes and into the broadcast log: numbers first, in one statement, then the rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Integer, String, Uuid, insert, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
+from notification_service.db.dialects import insert_into
+from notification_service.db.rows import make_rows
+from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
+from notification_service.mailbox.live_broadcasts import LiveBroadcasts
+from notification_service.mailbox.models import broadcast_streams, broadcasts, items, streams
+from notification_service.notifications.entity import Notification
+from notification_service.notifications.kept import Counts, KeptBroadcast, KeptItem
+
+_ITEM_TYPES = {
+    "user_id": Uuid(),
+    "seq": BigNumber,
+    "changed_seq": BigNumber,
+    "notification_id": Uuid(),
+    "created_at": UtcDateTime(),
+    "expires_at": UtcDateTime(),
+}
+
+Addressed = tuple[Notification, Sequence[UUID]]
+
+
+async def keep_items(
+    connection: AsyncConnection, addressed: Sequence[Addressed], *, live: LiveBroadcasts, now: datetime
+) -> list[KeptItem]:
+    """Store one item per notification and user; answer them in the order given.
+
+    A fixed number of statements, however many users. The rows of all users are locked until commit, so whoever reads a
+    user's top number afterwards reads these items too.
+
+    Args:
+        connection: In a write transaction.
+        addressed: Notifications, none of which was kept before, each with users that appear once.
+        live: This process's memory of the live broadcasts.
+        now: For the counts.
+    """
+    wanted = Counter(user_id for _, user_ids in addressed for user_id in user_ids)
+    if not wanted:
+        return []
+    tenants = {user_id: each.tenant for each, user_ids in addressed for user_id in user_ids}
+    rows = await _raise_tops(connection, wanted, tenants)
+    bases = await _count_bases(connection, rows, tenants, live=live, now=now)
+    next_seq = {user_id: row.top_seq - wanted[user_id] for user_id, row in rows.items()}
+    kept: list[KeptItem] = []
+    for notification, user_ids in addressed:
+        for user_id in user_ids:
+            next_seq[user_id] = seq = next_seq[user_id] + 1
+            row, after = rows[user_id], bases[user_id]
+            later = row.top_seq - seq
+            counts = Counts(after.unread - later, after.unseen - later, after.total - later)
+            kept.append(KeptItem(user_id, seq, notification, counts, row.queue_declared, row.queue_generation))
+    records = [
+        (
+            each.user_id,
+            each.seq,
+            each.seq,
+            each.notification.id,
+            each.notification.created_at,
+            each.notification.expires_at,
+        )
+        for each in kept
+    ]
+    source = make_rows(connection, _ITEM_TYPES, records)
+    await connection.execute(insert(items).from_select(list(_ITEM_TYPES), select(*source.c)))
+    return kept
+
+
+async def _raise_tops(
+    connection: AsyncConnection, wanted: Counter[UUID], tenants: dict[UUID, str]
+) -> dict[UUID, AnyRow]:
+    # Sorted: two workers lock users in the same order and never wait for each other in a circle.
+    records = [(user_id, tenants[user_id], count, count, count, count) for user_id, count in sorted(wanted.items())]
+    types = {
+        "user_id": Uuid(),
+        "tenant": String(),
+        "top_seq": BigNumber,
+        "unread": Integer(),
+        "unseen": Integer(),
+        "total": Integer(),
+    }
+    source = make_rows(connection, types, records)
+    insertion = insert_into(connection, streams).from_select(list(types), select(*source.c).where(true()))
+    statement = insertion.on_conflict_do_update(
+        index_elements=[streams.c.user_id],
+        set_={name: streams.c[name] + insertion.excluded[name] for name in ("top_seq", "unread", "unseen", "total")},
+    ).returning(
+        streams.c.user_id, streams.c.top_seq, streams.c.queue_declared, streams.c.queue_generation, *COUNT_COLUMNS
+    )
+    return {row.user_id: row for row in await connection.execute(statement)}
+
+
+async def _count_bases(
+    connection: AsyncConnection,
+    rows: dict[UUID, AnyRow],
+    tenants: dict[UUID, str],
+    *,
+    live: LiveBroadcasts,
+    now: datetime,
+) -> dict[UUID, Counts]:
+    lists = await live.load(connection, set(tenants.values()))
+    new = [user_id for user_id, row in rows.items() if row.broadcast_floor is None]
+    floors = await find_floors(connection, new) if new else {}
+    return {
+        user_id: add_broadcasts(row, floors.get(user_id, row.broadcast_floor), lists[tenants[user_id]], now)
+        for user_id, row in rows.items()
+    }
+
+
+async def keep_broadcasts(connection: AsyncConnection, notifications: Sequence[Notification]) -> list[KeptBroadcast]:
+    """Add broadcasts to their tenants' logs; answer them in the order given."""
+    if not notifications:
+        return []
+    wanted = Counter(each.tenant for each in notifications)
+    records = [(tenant, count, 1) for tenant, count in sorted(wanted.items())]
+    source = make_rows(connection, {"tenant": String(), "top_seq": BigNumber, "version": BigNumber}, records)
+    insertion = insert_into(connection, broadcast_streams).from_select(
+        ["tenant", "top_seq", "version"], select(*source.c).where(true())
+    )
+    statement = insertion.on_conflict_do_update(
+        index_elements=[broadcast_streams.c.tenant],
+        set_={name: broadcast_streams.c[name] + insertion.excluded[name] for name in ("top_seq", "version")},
+    ).returning(broadcast_streams.c.tenant, broadcast_streams.c.top_seq)
+    tops = {row.tenant: row.top_seq for row in await connection.execute(statement)}
+    next_seq = {tenant: top - wanted[tenant] for tenant, top in tops.items()}
+    kept = []
+    for each in notifications:
+        next_seq[each.tenant] += 1
+        kept.append(KeptBroadcast(next_seq[each.tenant], each))
+    await connection.execute(
+        insert(broadcasts),
+        [
+            {
+                "tenant": each.notification.tenant,
+                "seq": each.seq,
+                "notification_id": each.notification.id,
+                "created_at": each.notification.created_at,
+                "expires_at": each.notification.expires_at,
+            }
+            for each in kept
+        ],
+    )
+    return kept

@@ -1,0 +1,74 @@
+"""Which broadcasts of a tenant count right now, remembered per process so that counts cost no query per user."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.mailbox.models import broadcast_streams, broadcasts
+
+
+@dataclass(frozen=True, slots=True)
+class LiveList:
+    """The broadcasts of one tenant that are neither removed nor expired at `version`.
+
+    Attributes:
+        version: Of the tenant's row in `broadcast_streams`.
+        seqs: Of broadcasts that never expire, rising.
+        expiring: (expiry, seq) of the others.
+    """
+
+    version: int
+    seqs: list[int]
+    expiring: list[tuple[datetime, int]]
+
+    def count_after(self, floor: int, now: datetime) -> int:
+        """How many count for a user who has been there since `floor`."""
+        lasting = len(self.seqs) - bisect_right(self.seqs, floor)
+        return lasting + sum(1 for expiry, seq in self.expiring if seq > floor and expiry > now)
+
+
+NONE = LiveList(0, [], [])
+
+
+class LiveBroadcasts:
+    """The lists of all tenants this process has met; each is read again when its version has changed."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, LiveList] = {}
+
+    async def load(self, connection: AsyncConnection, tenants: Collection[str]) -> dict[str, LiveList]:
+        """The current lists of these tenants: one query, and one more when something changed."""
+        columns = broadcast_streams.c
+        found = await connection.execute(
+            select(columns.tenant, columns.version).where(columns.tenant.in_(sorted(tenants)))
+        )
+        versions = {row.tenant: row.version for row in found}
+        stale = {tenant: version for tenant, version in versions.items() if self._version(tenant) != version}
+        if stale:
+            await self._reload(connection, stale)
+        return {tenant: self._lists[tenant] if tenant in versions else NONE for tenant in tenants}
+
+    def _version(self, tenant: str) -> int | None:
+        known = self._lists.get(tenant)
+        return known.version if known else None
+
+    async def _reload(self, connection: AsyncConnection, versions: dict[str, int]) -> None:
+        columns = broadcasts.c
+        rows = await connection.execute(
+            select(columns.tenant, columns.seq, columns.expires_at)
+            .where(columns.tenant.in_(sorted(versions)), columns.removed_at.is_(None))
+            .order_by(columns.tenant, columns.seq)
+        )
+        fresh = {tenant: LiveList(version, [], []) for tenant, version in versions.items()}
+        for tenant, seq, expires_at in rows:
+            if expires_at is None:
+                fresh[tenant].seqs.append(seq)
+            else:
+                fresh[tenant].expiring.append((expires_at, seq))
+        self._lists.update(fresh)

@@ -1,0 +1,241 @@
+"""What connecting devices need to know of their users' streams, many at once; and how far devices have come."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import String, Uuid, and_, case, literal, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
+from notification_service.db.dialects import insert_into
+from notification_service.db.rows import make_rows
+from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
+from notification_service.mailbox.live_broadcasts import LiveBroadcasts
+from notification_service.mailbox.models import broadcast_streams, device_cursors, store, streams
+from notification_service.notifications.pages import Cursor, StreamInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that connects; `device_id` is the client's own name for itself, or its session."""
+
+    user_id: UUID
+    tenant: str
+    device_id: str
+
+
+async def read_epoch(connection: AsyncConnection) -> str:
+    """The epoch of this store, made when its tables were."""
+    epoch: str = (await connection.execute(select(store.c.epoch))).scalar_one()
+    return epoch
+
+
+async def open_streams(
+    connection: AsyncConnection, devices: Sequence[Device], *, epoch: str, live: LiveBroadcasts, now: datetime
+) -> dict[tuple[UUID, str], StreamInfo]:
+    """Mark these users' queues as declared and read their streams, in one statement and so in one moment.
+
+    Either a worker took its number before, and the top read here contains the item, or it takes it later, and finds the
+    mark. Call after the queue was declared.
+
+    Args:
+        connection: In a write transaction.
+        devices: A user may have several.
+    """
+    return await _read_infos(connection, devices, has_queue=True, epoch=epoch, live=live, now=now)
+
+
+async def read_streams(
+    connection: AsyncConnection, devices: Sequence[Device], *, epoch: str, live: LiveBroadcasts, now: datetime
+) -> dict[tuple[UUID, str], StreamInfo]:
+    """The same for devices that do not use a socket: no queue is marked.
+
+    Args:
+        connection: In a write transaction: a user's stream begins when it is first asked for.
+    """
+    return await _read_infos(connection, devices, has_queue=False, epoch=epoch, live=live, now=now)
+
+
+async def _read_infos(
+    connection: AsyncConnection,
+    devices: Sequence[Device],
+    *,
+    has_queue: bool,
+    epoch: str,
+    live: LiveBroadcasts,
+    now: datetime,
+) -> dict[tuple[UUID, str], StreamInfo]:
+    tenants = {device.user_id: device.tenant for device in devices}
+    rows = await _begin_streams(connection, tenants, has_queue=has_queue)
+    cursors = await _read_cursors(connection, devices)
+    unknown = [user_id for user_id, row in rows.items() if row.broadcast_floor is None]
+    floors = await find_floors(connection, unknown) if unknown else {}
+    logs = await _read_logs(connection, set(tenants.values()))
+    lists = await live.load(connection, set(tenants.values()))
+    infos = {}
+    for device in devices:
+        row = rows[device.user_id]
+        floor = floors.get(device.user_id, row.broadcast_floor or 0)
+        top_broadcast, floor_broadcast = logs.get(device.tenant, (0, 0))
+        infos[device.user_id, device.device_id] = StreamInfo(
+            user_id=device.user_id,
+            epoch=epoch,
+            top_seq=row.top_seq,
+            floor_seq=row.floor_seq,
+            top_broadcast=top_broadcast,
+            floor_broadcast=floor_broadcast,
+            acked_seq=row.acked_seq,
+            acked_broadcast=row.acked_broadcast,
+            broadcast_floor=floor,
+            counts=add_broadcasts(row, floor, lists[device.tenant], now),
+            cursor=cursors.get((device.user_id, device.device_id)),
+        )
+    return infos
+
+
+async def _begin_streams(
+    connection: AsyncConnection, tenants: dict[UUID, str], *, has_queue: bool
+) -> dict[UUID, AnyRow]:
+    rows = make_rows(connection, {"user_id": Uuid(), "tenant": String()}, sorted(tenants.items()))
+    names = ["user_id", "tenant", "queue_declared", "queue_generation"]
+    source = select(*rows.c, literal(has_queue), literal(int(has_queue))).where(true())
+    insertion = insert_into(connection, streams).from_select(names, source)
+    changes = (
+        {"queue_declared": True, "queue_generation": streams.c.queue_generation + 1}
+        if has_queue
+        # Changes nothing, but RETURNING answers only rows that were written.
+        else {"queue_declared": streams.c.queue_declared}
+    )
+    statement = insertion.on_conflict_do_update(index_elements=[streams.c.user_id], set_=changes).returning(
+        streams.c.user_id,
+        streams.c.top_seq,
+        streams.c.floor_seq,
+        streams.c.acked_seq,
+        streams.c.acked_broadcast,
+        *COUNT_COLUMNS,
+    )
+    return {row.user_id: row for row in await connection.execute(statement)}
+
+
+async def _read_cursors(connection: AsyncConnection, devices: Sequence[Device]) -> dict[tuple[UUID, str], Cursor]:
+    asked = make_rows(
+        connection,
+        {"user_id": Uuid(), "device_id": String()},
+        [(device.user_id, device.device_id) for device in devices],
+        "asked",
+    )
+    columns = device_cursors.c
+    rows = await connection.execute(
+        select(
+            columns.user_id,
+            columns.device_id,
+            columns.acked_seq,
+            columns.acked_broadcast,
+            columns.sent_seq,
+            columns.sent_broadcast,
+        ).join(asked, and_(columns.user_id == asked.c.user_id, columns.device_id == asked.c.device_id))
+    )
+    return {
+        (row.user_id, row.device_id): Cursor(row.acked_seq, row.acked_broadcast, row.sent_seq, row.sent_broadcast)
+        for row in rows
+    }
+
+
+async def _read_logs(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, tuple[int, int]]:
+    columns = broadcast_streams.c
+    rows = await connection.execute(
+        select(columns.tenant, columns.top_seq, columns.floor_seq).where(columns.tenant.in_(sorted(tenants)))
+    )
+    return {row.tenant: (row.top_seq, row.floor_seq) for row in rows}
+
+
+async def clear_queue_marks(connection: AsyncConnection, gone: Collection[tuple[UUID, int]]) -> None:
+    """Forget queues that turned out not to exist, unless they were declared again since.
+
+    Args:
+        connection: In a write transaction.
+        gone: (user, queue generation) as read when the message was addressed.
+    """
+    rows = make_rows(connection, {"user_id": Uuid(), "generation": BigNumber}, sorted(gone))
+    await connection.execute(
+        update(streams)
+        .where(streams.c.user_id == rows.c.user_id, streams.c.queue_generation == rows.c.generation)
+        .values(queue_declared=False)
+    )
+
+
+async def write_cursors(
+    connection: AsyncConnection, cursors: Sequence[tuple[UUID, str, Cursor]], *, now: datetime
+) -> None:
+    """Remember how far devices have come. Never goes back, so that writing late or twice does no harm.
+
+    Args:
+        connection: In a write transaction.
+        cursors: Each (user, device) once.
+    """
+    types = {
+        "user_id": Uuid(),
+        "device_id": String(),
+        "acked_seq": BigNumber,
+        "acked_broadcast": BigNumber,
+        "sent_seq": BigNumber,
+        "sent_broadcast": BigNumber,
+        "updated_at": UtcDateTime(),
+    }
+    records = sorted(
+        (user_id, device_id, cursor.acked_seq, cursor.acked_broadcast, cursor.sent_seq, cursor.sent_broadcast, now)
+        for user_id, device_id, cursor in cursors
+    )
+    rows = make_rows(connection, types, records)
+    insertion = insert_into(connection, device_cursors).from_select(list(types), select(*rows.c).where(true()))
+    new = insertion.excluded
+    numbers = ("acked_seq", "acked_broadcast", "sent_seq", "sent_broadcast")
+    await connection.execute(
+        insertion.on_conflict_do_update(
+            index_elements=["user_id", "device_id"],
+            set_={
+                **{
+                    name: case((new[name] > device_cursors.c[name], new[name]), else_=device_cursors.c[name])
+                    for name in numbers
+                },
+                "updated_at": new.updated_at,
+            },
+        )
+    )
+    furthest: dict[UUID, tuple[int, int]] = {}
+    for user_id, _, cursor in cursors:
+        seq, broadcast = furthest.get(user_id, (0, 0))
+        furthest[user_id] = max(seq, cursor.acked_seq), max(broadcast, cursor.acked_broadcast)
+    acked = make_rows(
+        connection,
+        {"user_id": Uuid(), "acked_seq": BigNumber, "acked_broadcast": BigNumber},
+        [(user_id, *numbers_of) for user_id, numbers_of in sorted(furthest.items())],
+        "acked",
+    )
+    await connection.execute(
+        update(streams)
+        .where(
+            streams.c.user_id == acked.c.user_id,
+            (acked.c.acked_seq > streams.c.acked_seq) | (acked.c.acked_broadcast > streams.c.acked_broadcast),
+        )
+        .values(
+            acked_seq=case((acked.c.acked_seq > streams.c.acked_seq, acked.c.acked_seq), else_=streams.c.acked_seq),
+            acked_broadcast=case(
+                (acked.c.acked_broadcast > streams.c.acked_broadcast, acked.c.acked_broadcast),
+                else_=streams.c.acked_broadcast,
+            ),
+        )
+    )
+
+
+async def read_tops(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, int]:
+    """The last number of each of these users' streams."""
+    asked = make_rows(connection, {"user_id": Uuid()}, [(each,) for each in user_ids], "asked")
+    rows = await connection.execute(
+        select(streams.c.user_id, streams.c.top_seq).join(asked, streams.c.user_id == asked.c.user_id)
+    )
+    return {row.user_id: row.top_seq for row in rows}

@@ -1,0 +1,1 @@
+"""The notification itself: the entity every stage shares."""

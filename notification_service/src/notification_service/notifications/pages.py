@@ -1,0 +1,91 @@
+"""What a device missed, as the mailbox hands it to the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+from notification_service.notifications.kept import Counts
+
+
+class FrameType(StrEnum):
+    """Frames that come out of the user's stream; also the AMQP property `type` of what travels in user queues."""
+
+    NOTIFICATION = "notification"
+    STATE = "state"
+    RECALLED = "recalled"
+    UPDATED = "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One frame of a page.
+
+    Attributes:
+        number: Its `seq`, or its number in the broadcast log.
+        is_broadcast: Which of the two.
+        body: The JSON object without `type`, `position` and `redelivered`, which the session puts in front.
+    """
+
+    number: int
+    is_broadcast: bool
+    type: FrameType
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What changed since a position, in order, up to a limit.
+
+    Attributes:
+        entries: Frames to send.
+        seq: The stream is complete up to here once the entries are sent (numbers without an entry were compacted).
+        broadcast: The same for the broadcast log.
+        has_more: Whether the limit cut something off.
+    """
+
+    entries: list[Entry]
+    seq: int
+    broadcast: int
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one device has come."""
+
+    acked_seq: int
+    acked_broadcast: int
+    sent_seq: int
+    sent_broadcast: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """One user's stream at the moment a device connects.
+
+    Attributes:
+        epoch: Of this store; part of every position.
+        top_seq, floor_seq: The last number, and the number up to which items may be gone.
+        top_broadcast, floor_broadcast: The same for the tenant's broadcast log.
+        acked_seq, acked_broadcast: The furthest any device of the user acknowledged.
+        broadcast_floor: Broadcasts up to here were before this user's time.
+        cursor: Of the device; None when it never connected before.
+    """
+
+    user_id: UUID
+    epoch: str
+    top_seq: int
+    floor_seq: int
+    top_broadcast: int
+    floor_broadcast: int
+    acked_seq: int
+    acked_broadcast: int
+    broadcast_floor: int
+    counts: Counts
+    cursor: Cursor | None
+
+
+StateLabel = Literal["read", "unread", "seen", "archived", "unarchived", "deleted"]

@@ -1,0 +1,193 @@
+"""Reading and writing the table of notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Uuid, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import AnyRow
+from notification_service.db.dialects import insert_into
+from notification_service.db.rows import RowTypes, make_rows
+from notification_service.notifications.entity import Notification, Sender
+from notification_service.notifications.models import notifications
+from shared_contracts.requests import Channel, Kind, Priority, Recipients
+
+_TYPES: RowTypes = {column.name: column.type for column in notifications.columns}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How far a stored notification has come."""
+
+    id: UUID
+    is_routed: bool
+    is_dispatched: bool
+    request_hash: str
+    sender_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What routing found out about one notification.
+
+    `problems` is a list of `{"recipient": ..., "reason": ...}`.
+    """
+
+    recipients_count: int
+    problems: list[dict[str, str]]
+
+
+async def find_stages(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Stage]:
+    """How far those of these notifications that are stored have come."""
+    columns = notifications.c
+    rows = await connection.execute(
+        select(columns.id, columns.routed_at, columns.dispatched_at, columns.request_hash, columns.sender_id).where(
+            columns.id.in_(ids)
+        )
+    )
+    return {
+        row.id: Stage(row.id, row.routed_at is not None, row.dispatched_at is not None, row.request_hash, row.sender_id)
+        for row in rows
+    }
+
+
+async def insert_accepted(
+    connection: AsyncConnection, accepted: Sequence[Notification], *, relay_after: datetime
+) -> set[UUID]:
+    """Store notifications that are routed later. Answers the ids that are new; the others were there already."""
+    if not accepted:
+        return set()
+    records = [_record(each, relay_after=max(relay_after, each.deliver_at or relay_after)) for each in accepted]
+    rows = make_rows(connection, _TYPES, records)
+    statement = (
+        insert_into(connection, notifications)
+        .from_select(list(_TYPES), select(*rows.c).where(true()))
+        .on_conflict_do_nothing(index_elements=[notifications.c.id])
+        .returning(notifications.c.id)
+    )
+    return set((await connection.execute(statement)).scalars())
+
+
+async def upsert_routed(
+    connection: AsyncConnection,
+    routed: Sequence[tuple[Notification, Routed]],
+    *,
+    now: datetime,
+    relay_after: datetime,
+) -> set[UUID]:
+    """Store notifications as routed, whether or not they were accepted before.
+
+    Answers the ids this call routed. One that is missing was routed by somebody else in between: roll back.
+    """
+    records = [_record(each, relay_after=relay_after, routed_at=now, outcome=outcome) for each, outcome in routed]
+    rows = make_rows(connection, _TYPES, records)
+    insertion = insert_into(connection, notifications).from_select(list(_TYPES), select(*rows.c).where(true()))
+    new = insertion.excluded
+    statement = insertion.on_conflict_do_update(
+        index_elements=[notifications.c.id],
+        set_={name: new[name] for name in ("routed_at", "relay_after", "recipients_count", "problems")},
+        where=notifications.c.routed_at.is_(None),
+    ).returning(notifications.c.id)
+    return set((await connection.execute(statement)).scalars())
+
+
+async def mark_dispatched(connection: AsyncConnection, ids: Collection[UUID], *, now: datetime) -> None:
+    """Note that everything these notifications meant for the broker is confirmed there."""
+    rows = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids])
+    await connection.execute(update(notifications).where(notifications.c.id == rows.c.id).values(dispatched_at=now))
+
+
+async def claim_for_relay(connection: AsyncConnection, *, now: datetime, hold: timedelta, limit: int) -> list[AnyRow]:
+    """Take up to `limit` overdue notifications, oldest first; nobody else gets them for the time of `hold`."""
+    columns = notifications.c
+    due = (
+        select(columns.id)
+        .where(columns.dispatched_at.is_(None), columns.relay_after <= now)
+        .order_by(columns.relay_after, columns.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    claimed = await connection.execute(
+        update(notifications).where(columns.id.in_(due)).values(relay_after=now + hold).returning(*columns)
+    )
+    return sorted(claimed.all(), key=lambda row: (row.created_at, row.id))
+
+
+async def measure_outbox(connection: AsyncConnection, *, now: datetime) -> tuple[int, float]:
+    """How many notifications wait to be dispatched, and the age in seconds of the oldest that is due."""
+    columns = notifications.c
+    row = (
+        await connection.execute(
+            select(func.count(), func.min(columns.created_at)).where(
+                columns.dispatched_at.is_(None), (columns.deliver_at.is_(None)) | (columns.deliver_at <= now)
+            )
+        )
+    ).one()
+    return row[0], (now - row[1]).total_seconds() if row[1] else 0.0
+
+
+def to_notification(row: AnyRow) -> Notification:
+    """A stored row as the entity."""
+    return Notification(
+        id=row.id,
+        tenant=row.tenant,
+        kind=Kind(row.kind),
+        event_type=row.event_type,
+        title=row.title,
+        body=row.body,
+        data=row.data,
+        actions=row.actions,
+        priority=Priority(row.priority),
+        category=row.category,
+        tags=row.tags,
+        collapse_key=row.collapse_key,
+        channels=tuple(Channel(name) for name in row.channels) if row.channels else None,
+        recipients=Recipients.model_validate(row.recipients),
+        locale=row.locale,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        deliver_at=row.deliver_at,
+        sender=Sender(row.sender_id, row.sender_name),
+        request_hash=row.request_hash,
+    )
+
+
+def _record(
+    each: Notification, *, relay_after: datetime, routed_at: datetime | None = None, outcome: Routed | None = None
+) -> tuple[Any, ...]:
+    values: dict[str, Any] = {
+        "id": each.id,
+        "tenant": each.tenant,
+        "sender_id": each.sender.id,
+        "sender_name": each.sender.name,
+        "request_hash": each.request_hash,
+        "kind": str(each.kind),
+        "event_type": each.event_type,
+        "title": each.title,
+        "body": each.body,
+        "data": each.data,
+        "actions": each.actions,
+        "priority": str(each.priority),
+        "category": each.category,
+        "tags": each.tags,
+        "collapse_key": each.collapse_key,
+        "channels": [str(channel) for channel in each.channels] if each.channels else None,
+        "recipients": each.recipients.model_dump(mode="json"),
+        "group_id": each.group_id,
+        "locale": each.locale,
+        "created_at": each.created_at,
+        "expires_at": each.expires_at,
+        "deliver_at": each.deliver_at,
+        "routed_at": routed_at,
+        "dispatched_at": None,
+        "relay_after": relay_after,
+        "recipients_count": outcome.recipients_count if outcome else None,
+        "problems": (outcome.problems or None) if outcome else None,
+    }
+    return tuple(values[name] for name in _TYPES)

@@ -1,0 +1,114 @@
+"""Every error as application/problem+json (RFC 9457), whoever raised it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from notification_service.errors import InvalidSchema, NotAuthenticated, ServiceError, TooLarge
+from shared_contracts.error_codes import ErrorCode
+from shared_contracts.headers import correlation_id_from
+from shared_contracts.problems import MEDIA_TYPE, FieldError, make_problem
+
+log = structlog.get_logger(__name__)
+
+_CODES = {
+    400: ErrorCode.BAD_REQUEST,
+    401: ErrorCode.NOT_AUTHENTICATED,
+    403: ErrorCode.PERMISSION_DENIED,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    406: ErrorCode.NOT_ACCEPTABLE,
+    413: ErrorCode.TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    422: ErrorCode.INVALID_SCHEMA,
+    429: ErrorCode.RATE_LIMITED,
+    503: ErrorCode.UNAVAILABLE,
+}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of this application as a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return answer_error(error, request.scope)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        # The first part of the location names where it was: body, query, path or header.
+        FieldError(field=".".join(str(part) for part in each["loc"][1:]), message=each["msg"])
+        for each in error.errors()
+    ]
+    return answer_error(InvalidSchema(errors), request.scope)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ServiceError):
+        return answer_error(error.__cause__, request.scope)
+    code = _CODES.get(error.status_code, ErrorCode.BAD_REQUEST)
+    return _respond(
+        request.scope, status=error.status_code, code=code, detail=str(error.detail), headers=dict(error.headers or {})
+    )
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    log.error("unexpected_error", path=request.url.path, exc_info=error)
+    return _respond(
+        request.scope, status=500, code=ErrorCode.INTERNAL_ERROR, detail="an error on our side; it was logged"
+    )
+
+
+def answer_error(error: ServiceError, scope: Scope) -> Response:
+    """The answer to an error raised on purpose."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, ceil(error.retry_after.total_seconds())))
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if error.invalid_token else "Bearer"
+    if isinstance(error, TooLarge):
+        headers["Connection"] = "close"
+    errors = error.errors if isinstance(error, InvalidSchema) else None
+    return _respond(scope, status=error.status, code=error.code, detail=error.detail, headers=headers, errors=errors)
+
+
+def too_large_app(limit: int) -> Any:
+    """An ASGI application that answers 413."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer_error(TooLarge(limit), scope)(scope, receive, send)
+
+    return answer
+
+
+def _respond(
+    scope: Scope,
+    *,
+    status: int,
+    code: ErrorCode,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    errors: list[FieldError] | None = None,
+) -> Response:
+    correlation_id = scope.get("state", {}).get("correlation_id") or correlation_id_from(None)
+    problem = make_problem(
+        status=HTTPStatus(status), code=code, detail=detail, correlation_id=correlation_id, errors=errors
+    )
+    return Response(
+        problem.model_dump_json(exclude_none=True), status_code=status, media_type=MEDIA_TYPE, headers=headers
+    )

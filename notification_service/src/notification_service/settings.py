@@ -1,0 +1,141 @@
+"""Settings of every process of this service: from the environment, or a `.env` file; checked before anything starts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared_contracts.claims import AUDIENCE, DEFAULT_ISSUER
+from shared_contracts.ws.frames import MAX_CLIENT_FRAME_BYTES, MAX_UNACKED
+
+DEVELOPMENT_INTERNAL_KEY = "development-only-internal-key"  # refused in production
+MIN_SECRET_LENGTH = 24
+
+
+class Environment(StrEnum):
+    """Where this runs. `production` refuses to start on missing, default or short secrets."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """All settings. Durations are ISO 8601 or seconds; sizes are bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NOTIFY_",
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    environment: Environment = Field(
+        Environment.DEVELOPMENT, validation_alias="HERALD_ENV", description="`development` or `production`."
+    )
+    run_dir: Path = Field(Path(".run"), validation_alias="HERALD_RUN_DIR", description="Folder of the SQLite file.")
+    internal_service_key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_INTERNAL_KEY),
+        validation_alias="INTERNAL_SERVICE_KEY",
+        description="Shared with the auth service; several separated by commas while rotating, the first one is sent.",
+    )
+    amqp_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"), validation_alias="AMQP_URL", description="RabbitMQ."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql://...`; left out: SQLite in the run folder (development only)."
+    )
+    database_pool_size: int = Field(10, ge=1, le=100, description="Connections per process.")
+    database_timeout: timedelta = Field(timedelta(seconds=2), description="Wait for a connection or a lock before 503.")
+    auth_issuer: str = Field(
+        DEFAULT_ISSUER, validation_alias="AUTH_ISSUER", description="Must equal the tokens' `iss` exactly."
+    )
+    auth_audience: str = Field(AUDIENCE, description="Must be in the tokens' `aud`.")
+    auth_url: str | None = Field(None, description="Where the auth service answers; left out: the issuer.")
+    introspection_ttl: timedelta = Field(
+        timedelta(seconds=30), le=timedelta(seconds=30), description="Longest use of one introspection answer."
+    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Of Herald's own events.")
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("http://127.0.0.1:8000", "http://localhost:8000", "http://127.0.0.1:8001", "http://localhost:8001"),
+        description="Browser origins that may connect, separated by commas. Compared whole, never by prefix.",
+    )
+    allow_missing_origin: bool = Field(
+        default=True, description="Whether clients that send no Origin (no browsers) may connect."
+    )
+
+    heartbeat_interval: timedelta = Field(
+        # 20 s: proxies on the way close idle connections after 30 s or more, and browsers cannot ping.
+        timedelta(seconds=20),
+        description="Between WebSocket pings; a peer that misses two is gone.",
+    )
+    authentication_timeout: timedelta = Field(timedelta(seconds=10), description="Until `hello` must have come (4408).")
+    ack_timeout: timedelta = Field(
+        timedelta(seconds=30), description="Until unacknowledged frames are sent again; after three times: 4412."
+    )
+    max_unacked: int = Field(MAX_UNACKED, ge=1, le=1000, description="Frames in flight per device.")
+    max_frame_bytes: int = Field(MAX_CLIENT_FRAME_BYTES, ge=1024, description="Longest frame from a client (1009).")
+    max_frames_per_second: int = Field(50, ge=1, description="From one client, acknowledgements not counted (4429).")
+    max_send_buffer_bytes: int = Field(
+        1024 * 1024, ge=64 * 1024, description="Bytes waiting for one client that does not read (4412)."
+    )
+    max_connections: int = Field(20_000, ge=1, description="Sockets of one gateway process; beyond: 503.")
+    max_connections_per_user: int = Field(10, ge=1, description="The oldest is closed (4504).")
+    resume_max_items: int = Field(10_000, ge=1, description="Longest gap that is replayed; beyond: `reset`.")
+    retention: timedelta = Field(timedelta(days=30), description="How long items and positions are kept.")
+
+    intake_batch_size: int = Field(500, ge=1, le=5000, description="Messages stored in one transaction at most.")
+    relay_interval: timedelta = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
+    relay_grace: timedelta = Field(timedelta(seconds=10), description="How long the first try may take before a sweep.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for key in ("allowed_origins", "NOTIFY_ALLOWED_ORIGINS"):
+            given = values.get(key)
+            if isinstance(given, str):
+                values[key] = tuple(part.strip() for part in given.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _check_production(self) -> Self:
+        if self.environment is not Environment.PRODUCTION:
+            return self
+        keys = self.internal_keys
+        if DEVELOPMENT_INTERNAL_KEY in keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
+            raise ValueError(f"INTERNAL_SERVICE_KEY must be set to keys of at least {MIN_SECRET_LENGTH} characters")
+        if self.database_url is None:
+            raise ValueError("NOTIFY_DATABASE_URL must be set")
+        broker = urlsplit(self.amqp_url.get_secret_value())
+        if broker.username in (None, "guest") or not broker.password:
+            raise ValueError("AMQP_URL must name a user other than guest, with a password")
+        return self
+
+    @property
+    def internal_keys(self) -> tuple[str, ...]:
+        """All internal service keys that are accepted; the first one is sent."""
+        return tuple(key.strip() for key in self.internal_service_key.get_secret_value().split(",") if key.strip())
+
+    @property
+    def auth_base_url(self) -> str:
+        """Where the auth service answers, without a trailing slash."""
+        return (self.auth_url or self.auth_issuer).rstrip("/")
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database address with the asynchronous driver in it."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{self.run_dir.resolve()}/notify.sqlite3"
+        url = self.database_url.get_secret_value()
+        for plain, driver in (("postgresql://", "postgresql+asyncpg://"), ("postgres://", "postgresql+asyncpg://")):
+            if url.startswith(plain):
+                return driver + url.removeprefix(plain)
+        return url.replace("sqlite://", "sqlite+aiosqlite://", 1) if url.startswith("sqlite://") else url
