@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from auth_service.accounts.actions import NewUser, do_create_user
+from auth_service.accounts.models import User
+from auth_service.accounts.passwords import check_new_password
+from auth_service.audit.models import Action
+from auth_service.audit.origin import Origin
+
+
+def do_register(new: NewUser, by: Origin) -> User:
+    """Make an account for a visitor, with the least role.
+
+    Raises:
+        InvalidInput: The password breaks a rule.
+        UsernameTaken: Someone has this name, or one that looks the same.
+    """
+    check_new_password(new.password or "", User(username=new.username, email=new.email))
+    return do_create_user(new, by, action=Action.USER_REGISTERED)

@@ -1,0 +1,1 @@
+"""What every REST endpoint shares: access rules, parsing, errors, pages, addresses, documentation."""

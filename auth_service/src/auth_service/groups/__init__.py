@@ -1,0 +1,1 @@
+"""Groups of users, and who is in them."""

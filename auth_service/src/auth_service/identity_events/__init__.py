@@ -1,0 +1,1 @@
+"""Changes of users, groups, sessions and keys on their way to RabbitMQ: transactional outbox and relay."""

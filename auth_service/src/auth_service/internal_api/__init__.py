@@ -1,0 +1,1 @@
+"""What only Herald's own services may ask, with the internal service key."""

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+
+from auth_service import clock
+from auth_service.accounts.models import User
+from auth_service.api.access import Access
+from auth_service.api.pagination import WidePages
+from auth_service.api.schema import operation
+from auth_service.api.views import ApiView
+from auth_service.audit.actions import do_append_foreign
+from auth_service.audit.serializers import AuditEventsIn, AuditEventsWritten
+from auth_service.groups.models import Group, Membership
+from auth_service.identity_events.actions import get_revision
+from auth_service.internal_api.serializers import (
+    IntrospectionBatchIn,
+    IntrospectionBatchOut,
+    IntrospectionIn,
+    IntrospectionOut,
+    MirroredGroup,
+    MirroredMembership,
+    MirroredUser,
+    TicketIn,
+)
+from auth_service.metrics import TOKENS_REJECTED
+from auth_service.tokens.access_tokens import RejectedToken, check_access_token
+from auth_service.tokens.actions import do_redeem_ticket
+from auth_service.tokens.liveness import Live, check_all_live
+from shared_contracts.scopes import format_scope
+
+INACTIVE = {"active": False}
+_ACTIVE = {
+    "active": True,
+    "sub": "0192f6a0-c0de-7abc-8def-0123456789ab",
+    "sid": "0192f6a0-c0de-7abc-8def-0000000000bb",
+    "jti": "0192f6a0-c0de-7abc-8def-0000000000ee",
+    "iss": "http://127.0.0.1:8000",
+    "aud": "herald",
+    "iat": 1767323045,
+    "nbf": 1767323045,
+    "exp": 1767323945,
+    "scope": "inbox messages:send",
+    "roles": ["user"],
+    "tenant": "default",
+    "token_type": "Bearer",
+    "token_use": "access",
+    "username": "ada",
+}
+
+
+def introspect(tokens: Sequence[str]) -> list[dict[str, Any]]:
+    """The answers for these tokens, in three queries at most; two for one."""
+    checked = [_check(token) for token in tokens]
+    alive = iter(check_all_live([claims for claims in checked if not isinstance(claims, RejectedToken)]))
+    return [_answer(claims if isinstance(claims, RejectedToken) else next(alive)) for claims in checked]
+
+
+class IntrospectionView(ApiView):
+    """Whether one token counts at this moment."""
+
+    access = {"POST": Access.INTERNAL}
+    serializer_class = IntrospectionOut
+
+    @operation(
+        "introspect_token",
+        "Look at a token",
+        request=IntrospectionIn,
+        response=IntrospectionOut,
+        sends={"token": "eyJ..."},
+        answers=_ACTIVE,
+    )
+    def post(self, request: Request) -> Response:
+        """RFC 7662. Refresh tokens, tickets and anything else are inactive, without a reason."""
+        return Response(introspect([self.read(IntrospectionIn)["token"]])[0])
+
+
+class IntrospectionBatchView(ApiView):
+    """Whether many tokens count at this moment."""
+
+    access = {"POST": Access.INTERNAL}
+    serializer_class = IntrospectionBatchOut
+
+    @operation(
+        "introspect_tokens",
+        "Look at up to 500 tokens",
+        request=IntrospectionBatchIn,
+        response=IntrospectionBatchOut,
+        sends={"tokens": ["eyJ...", "eyJ..."]},
+        answers={"items": [_ACTIVE, INACTIVE]},
+    )
+    def post(self, request: Request) -> Response:
+        """The same answers as one by one, in three queries altogether: for a gateway whose sockets all came back."""
+        return Response({"items": introspect(self.read(IntrospectionBatchIn)["tokens"])})
+
+
+class TicketRedemptionView(ApiView):
+    """Sockets opened with a ticket."""
+
+    access = {"POST": Access.INTERNAL}
+    serializer_class = IntrospectionOut
+
+    @operation(
+        "redeem_ticket",
+        "Redeem a ticket",
+        request=TicketIn,
+        response=IntrospectionOut,
+        sends={"ticket": "htk_..."},
+        answers=_ACTIVE,
+    )
+    def post(self, request: Request) -> Response:
+        """The introspection answer for the token the ticket was bought with, once; else `{"active": false}`."""
+        try:
+            return Response(_answer(do_redeem_ticket(self.read(TicketIn)["ticket"])))
+        except RejectedToken as rejected:
+            return Response(_answer(rejected))
+
+
+class MirrorView(ApiView):
+    """Pages of a full copy, each with the revision to go on from."""
+
+    pagination_class = WidePages
+    orderings = ("id",)
+    shape: type[BaseSerializer[Any]]
+
+    def _page(self, rows: QuerySet[Any]) -> Response:
+        # Read before the rows: what changes in between comes again as an event, which is harmless; the other way round
+        # it would be missed.
+        revision = get_revision()
+        page = self.paginate_queryset(rows) or []
+        response = self.get_paginated_response(self.shape(page, many=True).data)
+        response.data["revision"] = revision
+        return response
+
+
+class MirroredUsersView(MirrorView):
+    """All users of all tenants."""
+
+    access = {"GET": Access.INTERNAL}
+    serializer_class = shape = MirroredUser
+
+    @operation("mirror_users", "Copy all users", response=MirroredUser(many=True))
+    def get(self, request: Request) -> Response:
+        """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
+        return self._page(User.objects.all())
+
+
+class MirroredGroupsView(MirrorView):
+    """All groups of all tenants."""
+
+    access = {"GET": Access.INTERNAL}
+    serializer_class = shape = MirroredGroup
+
+    @operation("mirror_groups", "Copy all groups", response=MirroredGroup(many=True))
+    def get(self, request: Request) -> Response:
+        """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
+        return self._page(Group.objects.all())
+
+
+class MirroredMembershipsView(MirrorView):
+    """All memberships of all tenants."""
+
+    access = {"GET": Access.INTERNAL}
+    serializer_class = shape = MirroredMembership
+
+    @operation("mirror_memberships", "Copy all memberships", response=MirroredMembership(many=True))
+    def get(self, request: Request) -> Response:
+        """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
+        return self._page(Membership.objects.all())
+
+
+class ForeignAuditEventsView(ApiView):
+    """Audit events of Herald's other services."""
+
+    access = {"POST": Access.INTERNAL}
+    serializer_class = AuditEventsWritten
+
+    @operation(
+        "append_audit_events",
+        "Append audit events",
+        request=AuditEventsIn,
+        response=AuditEventsWritten,
+        sends={
+            "items": [
+                {
+                    "id": "0192f6a0-c0de-7abc-8def-0000000000dd",
+                    "occurred_at": "2026-01-02T03:04:05Z",
+                    "action": "dead_letter.replayed",
+                    "actor_type": "user",
+                    "actor_id": "0192f6a0-c0de-7abc-8def-0000000000aa",
+                    "subject_type": "dead_letter",
+                    "subject_id": "0192f6a0-c0de-7abc-8def-0000000000ff",
+                    "tenant": "default",
+                    "ip": "192.0.2.1",
+                }
+            ]
+        },
+        answers={"written": 1},
+    )
+    def post(self, request: Request) -> Response:
+        """So that one log tells of both services. The same id twice is one event."""
+        items = self.read(AuditEventsIn)["items"]
+        now = clock.now()
+        return Response({"written": do_append_foreign({"occurred_at": now, **item} for item in items)})
+
+
+def _check(token: str) -> Any:
+    try:
+        return check_access_token(token)
+    except RejectedToken as rejected:
+        return rejected
+
+
+def _answer(found: Live | RejectedToken) -> dict[str, Any]:
+    if isinstance(found, RejectedToken):
+        TOKENS_REJECTED.labels(reason=found.reason).inc()
+        return INACTIVE
+    claims = found.claims
+    name = "client_id" if found.service_account else "username"
+    return {
+        "active": True,
+        "sub": str(claims.sub),
+        "sid": str(claims.sid),
+        "jti": str(claims.jti),
+        "iss": claims.iss,
+        "aud": claims.aud,
+        "iat": claims.iat,
+        "nbf": claims.nbf,
+        "exp": claims.exp,
+        "scope": format_scope(found.scopes),
+        "roles": list(found.roles),
+        "tenant": claims.tenant,
+        "token_type": "Bearer",
+        "token_use": claims.token_use,
+        name: found.name,
+    }

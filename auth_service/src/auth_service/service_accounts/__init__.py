@@ -1,0 +1,1 @@
+"""Programs that act for themselves: their scopes and secrets."""

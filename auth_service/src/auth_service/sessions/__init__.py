@@ -1,0 +1,1 @@
+"""What a login leaves behind: a session per device, its refresh tokens, its end."""

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+RUN_DIR = Path(tempfile.mkdtemp(prefix="herald-auth-tests-"))
+os.environ.update(
+    DJANGO_SETTINGS_MODULE="auth_service.config.settings",
+    HERALD_ENV="development",
+    HERALD_RUN_DIR=str(RUN_DIR),
+    # Hashing that costs nothing: only tests may have that.
+    AUTH_ARGON2_MEMORY_KIB="8",
+    AUTH_ARGON2_TIME_COST="1",
+    AUTH_WORKERS="1",
+    AUTH_LOG_LEVEL="WARNING",
+)
+sys.path.insert(0, str(Path(__file__).parent))
+
+import django  # noqa: E402 - the environment comes first
+
+django.setup()
+
+from auth_kit import NOON, Api, Device, log_in, make_admin, make_user  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.db import connection  # noqa: E402
+from django.test import TransactionTestCase  # noqa: E402
+from herald_local.rabbitmq import RabbitNode, RabbitSettings  # noqa: E402
+from herald_local.testing import RABBIT_FOLDER  # noqa: E402
+
+from auth_service import clock  # noqa: E402
+from auth_service.accounts.models import User  # noqa: E402
+from auth_service.audit import triggers  # noqa: E402
+from auth_service.tenants.models import Tenant  # noqa: E402
+from auth_service.tokens.access_tokens import key_folder  # noqa: E402
+
+if connection.vendor == "sqlite":
+    # A file, not memory: threads and other processes must see the same database.
+    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(RUN_DIR / "test.sqlite3")
+
+_flush = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
+
+
+def _flush_and_restore(self: TransactionTestCase) -> None:
+    """Django empties all tables after a test that commits: the audit log refuses that, and the default tenant goes."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            for statement in triggers.drop_statements("sqlite"):
+                cursor.execute(statement)
+        _flush(self)
+        if connection.vendor == "sqlite":
+            for statement in triggers.create_statements("sqlite"):
+                cursor.execute(statement)
+    Tenant.objects.get_or_create(slug="default", defaults={"name": "Default"})
+
+
+TransactionTestCase._fixture_teardown = _flush_and_restore  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_folder() -> Iterator[Path]:
+    """Where this run keeps its keys and its database."""
+    with clock.frozen(datetime(2020, 1, 1, tzinfo=UTC)):  # old enough to sign whatever time a test makes it
+        key_folder().ensure("RS256")
+    yield RUN_DIR
+    shutil.rmtree(RUN_DIR, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rabbit(services: dict[str, str]) -> RabbitNode:
+    """The shared node, by the settings it runs with: read anew they would name other ports, its own being taken."""
+    node = RabbitNode(Path(services[RABBIT_FOLDER]))
+    node._settings = RabbitSettings(**json.loads((node.folder / "node.json").read_text()))
+    return node
+
+
+@pytest.fixture
+def frozen() -> Iterator[clock.FrozenClock]:
+    """A clock that stands at noon."""
+    with clock.frozen(NOON) as held:
+        yield held
+
+
+@pytest.fixture
+def api(db: None) -> Api:
+    """A visitor."""
+    return Api()
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return make_user("alice")
+
+
+@pytest.fixture
+def device(alice: User) -> Device:
+    """Alice, logged in."""
+    return log_in(alice)
+
+
+@pytest.fixture
+def admin(db: None) -> Device:
+    return make_admin()
