@@ -32,14 +32,14 @@ from auth_kit import NOON, Api, Device, log_in, make_admin, make_user  # noqa: E
 from django.conf import settings  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test import TransactionTestCase  # noqa: E402
-from herald_local.rabbitmq import RabbitNode, RabbitSettings  # noqa: E402
-from herald_local.testing import RABBIT_FOLDER  # noqa: E402
 
 from auth_service import clock  # noqa: E402
 from auth_service.accounts.models import User  # noqa: E402
 from auth_service.audit import triggers  # noqa: E402
 from auth_service.tenants.models import Tenant  # noqa: E402
 from auth_service.tokens.access_tokens import key_folder  # noqa: E402
+from herald_local.rabbitmq import RabbitNode, RabbitSettings  # noqa: E402
+from herald_local.testing import RABBIT_FOLDER  # noqa: E402
 
 if connection.vendor == "sqlite":
     # A file, not memory: threads and other processes must see the same database.

@@ -12,12 +12,12 @@ from datetime import timedelta
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection
-from shared_contracts.service_log import configure_logging
 
 from auth_service.identity_events.outbox import do_prune_events
 from auth_service.identity_events.relay import Relay
 from auth_service.rate_limits.actions import do_prune
 from auth_service.tokens.actions import do_prune_tokens
+from shared_contracts.service_log import configure_logging
 
 log = structlog.get_logger(__name__)
 
