@@ -11,6 +11,10 @@ help: ## Show this list
 setup: ## Make or update the development environment (.venv); the other targets do this by themselves
 	@$(PYTHON) deploy/local/bootstrap.py
 
+.PHONY: run
+run: setup ## Set everything up and run the whole system in the foreground (Ctrl-C stops it)
+	@exec $(VENV)/python -m herald_local.run
+
 .PHONY: test
 test: setup ## Run all tests against a RabbitMQ node and a PostgreSQL cluster of their own (ARGS go to pytest)
 	@$(VENV)/python -m herald_local.testing $(ARGS)
