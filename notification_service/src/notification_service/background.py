@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
 
 _running: set[asyncio.Task[Any]] = set()
 
@@ -24,3 +26,20 @@ def _end(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("background_task_failed", task=task.get_name(), exc_info=error)
+
+
+def keep_running(run: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[None]:
+    """Start a loop that is meant to run until it is cancelled. If it fails, that is logged, and it starts again.
+
+    An unforeseen error in one turn must not end, in silence, what everybody relies on.
+    """
+
+    async def run_again_and_again() -> None:
+        while True:
+            try:
+                await run()
+            except Exception as error:
+                log.error("loop_failed", loop=name, exc_info=error)  # noqa: TRY400
+            await asyncio.sleep(_RETRY_S)
+
+    return asyncio.create_task(run_again_and_again(), name=name)

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from notification_service import failpoints
 from shared_contracts.claims import AUDIENCE, DEFAULT_ISSUER
 from shared_contracts.ws.frames import MAX_CLIENT_FRAME_BYTES, MAX_UNACKED
 
 DEVELOPMENT_INTERNAL_KEY = "development-only-internal-key"  # refused in production
 MIN_SECRET_LENGTH = 24
+
+
+def _read_duration(value: object) -> object:
+    """Plain numbers are seconds, also when they come as text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_read_duration)]
 
 
 class Environment(StrEnum):
@@ -53,13 +67,13 @@ class Settings(BaseSettings):
         None, description="`postgresql://...`; left out: SQLite in the run folder (development only)."
     )
     database_pool_size: int = Field(10, ge=1, le=100, description="Connections per process.")
-    database_timeout: timedelta = Field(timedelta(seconds=2), description="Wait for a connection or a lock before 503.")
+    database_timeout: Duration = Field(timedelta(seconds=2), description="Wait for a connection or a lock before 503.")
     auth_issuer: str = Field(
         DEFAULT_ISSUER, validation_alias="AUTH_ISSUER", description="Must equal the tokens' `iss` exactly."
     )
     auth_audience: str = Field(AUDIENCE, description="Must be in the tokens' `aud`.")
     auth_url: str | None = Field(None, description="Where the auth service answers; left out: the issuer.")
-    introspection_ttl: timedelta = Field(
+    introspection_ttl: Duration = Field(
         timedelta(seconds=30), le=timedelta(seconds=30), description="Longest use of one introspection answer."
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Of Herald's own events.")
@@ -72,13 +86,13 @@ class Settings(BaseSettings):
         default=True, description="Whether clients that send no Origin (no browsers) may connect."
     )
 
-    heartbeat_interval: timedelta = Field(
+    heartbeat_interval: Duration = Field(
         # 20 s: proxies on the way close idle connections after 30 s or more, and browsers cannot ping.
         timedelta(seconds=20),
         description="Between WebSocket pings; a peer that misses two is gone.",
     )
-    authentication_timeout: timedelta = Field(timedelta(seconds=10), description="Until `hello` must have come (4408).")
-    ack_timeout: timedelta = Field(
+    authentication_timeout: Duration = Field(timedelta(seconds=10), description="Until `hello` must have come (4408).")
+    ack_timeout: Duration = Field(
         timedelta(seconds=30), description="Until unacknowledged frames are sent again; after three times: 4412."
     )
     max_unacked: int = Field(MAX_UNACKED, ge=1, le=1000, description="Frames in flight per device.")
@@ -90,11 +104,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(20_000, ge=1, description="Sockets of one gateway process; beyond: 503.")
     max_connections_per_user: int = Field(10, ge=1, description="The oldest is closed (4504).")
     resume_max_items: int = Field(10_000, ge=1, description="Longest gap that is replayed; beyond: `reset`.")
-    retention: timedelta = Field(timedelta(days=30), description="How long items and positions are kept.")
+    retention: Duration = Field(timedelta(days=30), description="How long items and positions are kept.")
 
     intake_batch_size: int = Field(500, ge=1, le=5000, description="Messages stored in one transaction at most.")
-    relay_interval: timedelta = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
-    relay_grace: timedelta = Field(timedelta(seconds=10), description="How long the first try may take before a sweep.")
+    relay_interval: Duration = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
+    relay_grace: Duration = Field(timedelta(seconds=10), description="How long the first try may take before a sweep.")
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +123,8 @@ class Settings(BaseSettings):
     def _check_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
+        if os.environ.get(failpoints.VARIABLE):
+            raise ValueError(f"{failpoints.VARIABLE} must not be set in production")
         keys = self.internal_keys
         if DEVELOPMENT_INTERNAL_KEY in keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
             raise ValueError(f"INTERNAL_SERVICE_KEY must be set to keys of at least {MIN_SECRET_LENGTH} characters")

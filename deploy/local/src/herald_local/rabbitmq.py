@@ -232,7 +232,9 @@ class RabbitNode:
         known = json.loads(path.read_text()) if path.exists() else {}
         amqp_port = self._wanted_port or known.get("amqp_port") or find_free_ports(1)[0]
         dist_port, epmd_port = known.get("dist_port"), known.get("epmd_port")
-        if dist_port is None or epmd_port is None or not is_free(dist_port):
+        # Taken ports are another program's, unless this very node is running: then it is its own.
+        is_running = answers_amqp(amqp_port)
+        if dist_port is None or epmd_port is None or not (is_running or is_free(dist_port)):
             dist_port, epmd_port = find_free_ports(2)
         settings = RabbitSettings(amqp_port, dist_port, epmd_port, known.get("password") or secrets.token_urlsafe(24))
         path.touch(mode=0o600)

@@ -90,7 +90,7 @@ class System:
         """Everything that runs, RabbitMQ apart."""
         found = [
             self._process("auth", ("herald-auth", "serve", "--port", str(self.auth_port)), self.auth_port),
-            self._process("relay", ("herald-auth", "relay_identity_events"), None),
+            self._process("auth-background", ("herald-auth", "background"), None),
         ]
         groups = (
             ("notify", "all-in-one", self.notify_ports),

@@ -15,6 +15,7 @@ from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 
+from notification_service.background import keep_running
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
@@ -64,6 +65,8 @@ class BatchConsumer:
         self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._finishing: set[asyncio.Task[None]] = set()
 
     @property
@@ -74,7 +77,7 @@ class BatchConsumer:
     def start(self) -> None:
         """Begin to consume."""
         self.link.start()
-        self._task = asyncio.create_task(self._work(), name=f"consume-{self.queue}")
+        self._task = keep_running(self._work, name=f"consume-{self.queue}")
 
     async def stop(self, limit: timedelta = timedelta(seconds=10)) -> None:
         """Take no more messages, finish the batch in hand, return the rest to the queue."""
@@ -84,10 +87,11 @@ class BatchConsumer:
                 await self._channel.basic_cancel(self._tag, timeout=2)
         if self._task is not None:
             self._arrived.put_nowait(_WAKE)
-            done, _ = await asyncio.wait([self._task], timeout=limit.total_seconds())
-            if not done:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit.total_seconds()):
+                    await self._idle.wait()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=limit.total_seconds())
         await self.link.close()
@@ -120,7 +124,9 @@ class BatchConsumer:
         while not self._stopping:
             batch = await self._take_batch()
             if batch and not self._stopping:
+                self._idle.clear()
                 await self._handle_until_done(batch)
+                self._idle.set()
 
     async def _take_batch(self) -> list[DeliveredMessage]:
         arrived = self._arrived

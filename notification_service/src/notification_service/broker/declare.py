@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
 from uuid import UUID
 
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 
-from notification_service.broker.link import open_channel
+from notification_service.broker.link import BROKER_ERRORS, open_channel
 from shared_contracts.topology import DELIVERY_DIRECT, TOPOLOGY, Binding, Exchange, Queue, user_queue
+
+_PROBE_LIMIT_S: Final = 2.0
 
 
 async def declare_topology(connection: Connection) -> None:
@@ -50,3 +54,18 @@ async def declare_user_queue(channel: Channel, user_id: UUID) -> None:
     queue = user_queue(user_id)
     await declare_queue(channel, queue)
     await bind(channel, Binding(DELIVERY_DIRECT, queue, queue.name))
+
+
+async def count_consumers(connection: Connection, queue: str) -> int:
+    """How many consumers a queue has; 0 when it does not exist.
+
+    On a channel of its own: asking for a queue that is missing closes the channel (404).
+    """
+    try:
+        async with asyncio.timeout(_PROBE_LIMIT_S):
+            channel = await open_channel(connection)
+            found = await channel.queue_declare(queue, passive=True)
+            await channel.close()
+    except (*BROKER_ERRORS, TimeoutError):
+        return 0
+    return found.consumer_count or 0

@@ -17,6 +17,7 @@ from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditi
 from yarl import URL
 
 from notification_service import metrics
+from notification_service.background import keep_running
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
 
@@ -82,7 +83,7 @@ class BrokerLink:
 
     def start(self) -> None:
         """Begin to connect, and to reconnect for ever."""
-        self._task = asyncio.create_task(self._run(), name=f"broker-link-{self.name}")
+        self._task = keep_running(self._run, name=f"broker-link-{self.name}")
 
     async def wait_ready(self, limit: timedelta) -> None:
         """Return once connected and set up.

@@ -43,8 +43,9 @@ def make_rows(
     if dialect.name == "sqlite":
         return _sqlite_rows(dialect, types, records, name)
     columns = list(zip(*records, strict=True))
+    # One dimension, said aloud: a list as a JSON value would count as a second one.
     arrays = [
-        bindparam(f"{name}_{column}", list(values), type_=ARRAY(kind), unique=True)
+        bindparam(f"{name}_{column}", list(values), type_=ARRAY(kind, dimensions=1), unique=True)
         for (column, kind), values in zip(types.items(), columns, strict=True)
     ]
     table = func.unnest(*arrays).table_valued(*(sql_column(column, kind) for column, kind in types.items()), name=name)

@@ -9,6 +9,8 @@ from uuid import UUID
 
 import structlog
 
+from notification_service import failpoints
+from notification_service.background import keep_running
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatched
@@ -36,7 +38,7 @@ class DispatchMarks:
 
     def start(self) -> None:
         """Begin to write."""
-        self._task = asyncio.create_task(self._run(), name="dispatch-marks")
+        self._task = keep_running(self._run, name="dispatch-marks")
 
     def add(self, result: Dispatched) -> None:
         """Note an outcome; it is written within a moment."""
@@ -71,6 +73,7 @@ class DispatchMarks:
     async def _flush(self) -> None:
         if not (self._waiting.done or self._waiting.gone_queues):
             return
+        failpoints.reach("after_confirm_before_mark")
         taken, self._waiting = self._waiting, Dispatched()
         self._has_work.clear()
         try:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import httpx
 
+from notification_service.broker.declare import count_consumers
 from notification_service.broker.publisher import Publisher
 from notification_service.clock import Clock, SystemClock
 from notification_service.db.engine import Database
@@ -31,6 +32,7 @@ from notification_service.mailbox.service import Inbox
 from notification_service.mailbox.state import StateChange
 from notification_service.notifications.pages import FrameType
 from notification_service.settings import Settings
+from shared_contracts.topology import INTAKE
 
 
 class Parts:
@@ -90,7 +92,7 @@ class Parts:
     def mirror(self) -> Mirror:
         """The mirror of the auth service."""
         listings = AuthListings(self.settings.auth_base_url, key=self.settings.internal_keys[0], client=self.http)
-        return Mirror(self.database, listings)
+        return Mirror(self.database, listings, self.clock)
 
     @cached_property
     def live(self) -> LiveBroadcasts:
@@ -168,6 +170,11 @@ class Parts:
             intake=self.acceptor,
             publisher=self.publisher,
         )
+
+    async def intake_probe(self) -> bool:
+        """Whether any worker consumes the intake; asked of the broker, which knows all of them."""
+        connection = self.publisher.link.connection
+        return connection is not None and await count_consumers(connection, INTAKE.name) > 0
 
     async def _tell_devices(self, change: StateChange) -> None:
         # No queue: no device is connected and none was for long; the next one reads it from the mailbox.

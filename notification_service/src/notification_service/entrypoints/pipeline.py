@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service import metrics
+from notification_service import failpoints, metrics
 from notification_service.broker.publisher import Publisher
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
@@ -115,6 +115,8 @@ class Pipeline:
 
     async def _find_everyone(self, arrivals: Sequence[Arrival]) -> Directory:
         wanted = [_addressing(arrival) for arrival in arrivals]
+        if any(recipients.groups or recipients.roles for _, recipients in wanted):
+            await self._mirror.catch_up()
         async with self._database.read() as connection:
             directory = await look_up(connection, wanted)
         ids, external, group_ids = find_unknown(wanted, directory)
@@ -194,6 +196,7 @@ class Pipeline:
             raise _RacedByAnother
 
     async def _publish(self, stored: _Stored) -> None:
+        failpoints.reach("after_db_commit")
         result = await self._dispatcher.dispatch(stored.kept, stored.broadcasts)
         result.done |= stored.without_items
         self._marks.add(result)

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from notification_service.background import keep_running
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.dead_letters.poison import PoisonHandler
 from notification_service.entrypoints.health import Check
@@ -108,7 +109,7 @@ class Worker:
 @contextlib.asynccontextmanager
 async def run_worker(worker: Worker) -> AsyncIterator[None]:
     """A worker beside other things of the process."""
-    task = asyncio.create_task(worker.run(), name="worker")
+    task = keep_running(worker.run, name="worker")
     try:
         yield
     finally:
@@ -119,7 +120,7 @@ async def run_worker(worker: Worker) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def run_scheduler(parts: Parts) -> AsyncIterator[None]:
     """The loops that look after what time brings. Several processes may run them."""
-    task = asyncio.create_task(parts.relay.run(), name="relay")
+    task = keep_running(parts.relay.run, name="relay")
     try:
         yield
     finally:
@@ -144,6 +145,5 @@ def make_checks(parts: Parts, worker: Worker | None = None) -> dict[str, Check]:
         checks["keys"] = keys
     if "gateway" in parts.__dict__:
         checks["gateway"] = gateway
-    if worker is not None:
-        checks["workers"] = worker.is_alive
+    checks["workers"] = worker.is_alive if worker is not None else parts.intake_probe
     return checks

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from notification_service.background import keep_running
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
 from notification_service.gateway.ports import Mailbox
@@ -34,7 +35,7 @@ class Cursors:
 
     def start(self) -> None:
         """Begin to write."""
-        self._task = asyncio.create_task(self._run(), name="cursors")
+        self._task = keep_running(self._run, name="cursors")
 
     def note(self, user_id: UUID, device_id: str, cursor: Cursor) -> None:
         """This device has come so far."""

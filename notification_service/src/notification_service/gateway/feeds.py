@@ -13,8 +13,8 @@ from uuid import UUID
 
 import structlog
 
-from notification_service import metrics
-from notification_service.background import spawn
+from notification_service import failpoints, metrics
+from notification_service.background import keep_running, spawn
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
@@ -51,7 +51,7 @@ class Feeds:
 
     def start(self) -> None:
         """Begin to settle."""
-        self._task = asyncio.create_task(self._settle_for_ever(), name="settle")
+        self._task = keep_running(self._settle_for_ever, name="settle")
 
     async def stop(self) -> None:
         """Settle what is left and end."""
@@ -174,6 +174,7 @@ class Feeds:
         now = self._clock.monotonic()
         for connection in tuple(feed.connections):
             connection.run(connection.session.on_item(seq, type_, body, is_repeat=is_repeat, now=now))
+        failpoints.reach("after_ws_send_before_client_ack")
         metrics.ws_frames_sent.labels(type_).inc(len(feed.connections))
 
     # --- acknowledgements -----------------------------------------------------------------------------------------
@@ -218,6 +219,8 @@ class Feeds:
     async def _settle(self) -> None:
         self._has_receipts.clear()
         receipts, self._to_settle = self._to_settle, []
+        if receipts:
+            failpoints.reach("after_client_ack_before_amqp_ack")
         await self._queues.settle(receipts)
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 import structlog
 
-from notification_service.background import spawn
+from notification_service.background import keep_running, spawn
 from notification_service.broker.consumer import Incoming
 from notification_service.broker.publisher import Outgoing, Publisher
 from notification_service.clock import Clock
@@ -75,8 +75,8 @@ class Gossip:
     def start(self) -> None:
         """Begin to talk."""
         self._tasks = [
-            asyncio.create_task(self._flush_for_ever(), name="gossip"),
-            asyncio.create_task(self._beat_for_ever(), name="gossip-beat"),
+            keep_running(self._flush_for_ever, name="gossip"),
+            keep_running(self._beat_for_ever, name="gossip-beat"),
         ]
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from notification_service import metrics
-from notification_service.background import spawn
+from notification_service.background import keep_running, spawn
 from notification_service.broker.consumer import Incoming
 from notification_service.broker.node_queue import NodeQueue
 from notification_service.broker.publisher import Publisher
@@ -137,8 +137,8 @@ class GatewayNode:
         self.feeds.start()
         self.cursors.start()
         self._tasks = [
-            asyncio.create_task(self._tick_for_ever(), name="ticks"),
-            asyncio.create_task(self._check_tops_for_ever(), name="top-check"),
+            keep_running(self._tick_for_ever, name="ticks"),
+            keep_running(self._check_tops_for_ever, name="top-check"),
         ]
 
     def drain(self) -> None:

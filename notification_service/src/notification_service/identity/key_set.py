@@ -10,6 +10,7 @@ import httpx
 import jwt
 import structlog
 
+from notification_service.background import keep_running
 from notification_service.clock import Clock
 from shared_contracts.claims import SIGNING_ALGORITHMS
 
@@ -42,7 +43,7 @@ class KeySet:
 
     def start(self) -> None:
         """Begin to fetch, and to fetch again every five minutes."""
-        self._task = asyncio.create_task(self._run(), name="key-set")
+        self._task = keep_running(self._run, name="key-set")
 
     async def stop(self) -> None:
         """Stop fetching."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Uuid,
     and_,
+    cast,
     lateral,
     literal,
     null,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service.db.base import AnyRow, BigNumber
+from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
 from notification_service.db.rows import make_rows
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
@@ -123,7 +124,8 @@ class _Asked:
     limit: Any
 
 
-_Query = Callable[[_Asked], Select[Any]]
+_Query = Callable[[_Asked], Sequence[Select[Any]]]
+"""Selects of the same columns, for one question; what they find is put together."""
 
 
 async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], query: _Query) -> dict[UUID, list[AnyRow]]:
@@ -138,7 +140,8 @@ async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], quer
                 literal(each.after_broadcast, BigNumber),
                 each.limit + 1,
             )
-            found[each.user_id] = list((await connection.execute(query(asked))).all())
+            parts = [select(part.subquery(f"part_{index}")) for index, part in enumerate(query(asked))]
+            found[each.user_id] = list((await connection.execute(union_all(*parts))).all())
         return found
     types = {
         "user_id": Uuid(),
@@ -149,18 +152,20 @@ async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], quer
     }
     records = [(each.user_id, each.tenant, each.after_seq, each.after_broadcast, each.limit + 1) for each in wanted]
     rows = make_rows(connection, types, records, "asked")
-    columns = rows.c
-    each_row = lateral(
-        query(_Asked(columns.user_id, columns.tenant, columns.after_seq, columns.after_broadcast, columns.row_limit)),
-        "found",
+    asked = _Asked(rows.c.user_id, rows.c.tenant, rows.c.after_seq, rows.c.after_broadcast, rows.c.row_limit)
+    laterals = [lateral(part, f"part_{index}") for index, part in enumerate(query(asked))]
+    statement = union_all(
+        *(
+            select(rows.c.user_id.label("asked_user_id"), *each.c).select_from(rows.join(each, true()))
+            for each in laterals
+        )
     )
-    statement = select(rows.c.user_id.label("asked_user_id"), *each_row.c).select_from(rows.join(each_row, true()))
     for row in await connection.execute(statement):
         found.setdefault(row.asked_user_id, []).append(row)
     return found
 
 
-def _select_changes(asked: _Asked) -> Select[Any]:
+def _select_changes(asked: _Asked) -> Sequence[Select[Any]]:
     # Four scans, each along an index and cut at its limit; `make_page` merges them. Arrivals are found by the primary
     # key, later changes by a small partial index.
     item = [items.c.changed_seq, items.c.seq, items.c.notification_id, items.c.created_at, items.c.expires_at]
@@ -182,10 +187,10 @@ def _select_changes(asked: _Asked) -> Select[Any]:
         select(
             literal("broadcast_state").label("part"),
             states.changed_seq,
-            null().label("seq"),
+            _nothing(BigNumber, "seq"),
             states.notification_id,
-            null().label("created_at"),
-            null().label("expires_at"),
+            _nothing(UtcDateTime(), "created_at"),
+            _nothing(UtcDateTime(), "expires_at"),
             *_flags_of(broadcast_states),
         )
         .where(states.user_id == asked.user_id, states.changed_seq > asked.after_seq)
@@ -197,32 +202,35 @@ def _select_changes(asked: _Asked) -> Select[Any]:
         select(
             literal("mark").label("part"),
             marks.seq.label("changed_seq"),
-            null().label("seq"),
-            null().label("notification_id"),
-            null().label("created_at"),
-            null().label("expires_at"),
+            _nothing(BigNumber, "seq"),
+            _nothing(Uuid(), "notification_id"),
+            _nothing(UtcDateTime(), "created_at"),
+            _nothing(UtcDateTime(), "expires_at"),
             marks.at.label("read_at"),
-            *(null().label(name) for name in _FLAGS[1:-1]),
+            *(_nothing(UtcDateTime(), name) for name in _FLAGS[1:-1]),
             marks.label.label("last_change"),
         )
         .where(marks.user_id == asked.user_id, marks.seq > asked.after_seq)
         .order_by(marks.seq)
         .limit(CHANGE_LIMIT)
     )
-    parts = [select(part.subquery(f"part_{index}")) for index, part in enumerate((new, changed, of_broadcasts, of_all))]
-    merged = union_all(*parts).subquery("merged")
-    return select(merged)
+    return new, changed, of_broadcasts, of_all
+
+
+def _nothing(type_: Any, name: str) -> ColumnElement[Any]:
+    # Typed: PostgreSQL takes a bare NULL of a UNION for text.
+    return cast(null(), type_).label(name)
 
 
 def _flags_of(table: Any) -> Iterable[ColumnElement[Any]]:
     return [table.c[name] for name in _FLAGS]
 
 
-def _select_log(asked: _Asked) -> Select[Any]:
+def _select_log(asked: _Asked) -> Sequence[Select[Any]]:
     own_state = and_(
         broadcast_states.c.user_id == asked.user_id, broadcast_states.c.notification_id == broadcasts.c.notification_id
     )
-    return (
+    log = (
         select(
             broadcasts.c.seq,
             broadcasts.c.notification_id,
@@ -239,3 +247,4 @@ def _select_log(asked: _Asked) -> Select[Any]:
         .order_by(broadcasts.c.seq)
         .limit(asked.limit)
     )
+    return (log,)

@@ -13,7 +13,7 @@ from notification_service.db.base import AnyRow
 from notification_service.db.rows import make_rows
 from notification_service.identity.models import users
 from notification_service.mailbox.live_broadcasts import LiveList
-from notification_service.mailbox.models import broadcasts, streams
+from notification_service.mailbox.models import broadcast_streams, broadcasts, streams
 from notification_service.notifications.kept import Counts
 
 COUNT_COLUMNS = (
@@ -42,21 +42,33 @@ def add_broadcasts(row: AnyRow, floor: int, live: LiveList, now: datetime) -> Co
 
 
 async def find_floors(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Look up, and remember in their rows, which broadcasts were before these users' time."""
+    """Look up, and remember in their rows, which broadcasts were before these users' time.
+
+    A user the mirror does not know yet appeared a moment ago: everything so far was before their time. That is not
+    remembered, so that it is looked up again when the mirror knows better.
+    """
     wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in user_ids], "wanted")
+    # Said aloud: by itself SQLAlchemy correlates with the next statement outwards only, and would join all streams.
+    appeared = select(users.c.created_at).where(users.c.id == streams.c.user_id).correlate(streams).scalar_subquery()
     before = (
         select(func.coalesce(func.max(broadcasts.c.seq), 0))
-        .where(
-            broadcasts.c.tenant == streams.c.tenant,
-            broadcasts.c.created_at
-            < select(users.c.created_at).where(users.c.id == streams.c.user_id).scalar_subquery(),
-        )
+        .where(broadcasts.c.tenant == streams.c.tenant, broadcasts.c.created_at < appeared)
+        .correlate(streams)
         .scalar_subquery()
     )
     rows = await connection.execute(
         update(streams)
-        .where(streams.c.user_id == wanted.c.id, streams.c.broadcast_floor.is_(None))
+        .where(streams.c.user_id == wanted.c.id, streams.c.broadcast_floor.is_(None), appeared.is_not(None))
         .values(broadcast_floor=before)
         .returning(streams.c.user_id, streams.c.broadcast_floor)
     )
-    return {row.user_id: row.broadcast_floor for row in rows}
+    floors = {row.user_id: row.broadcast_floor for row in rows}
+    unknown = [user_id for user_id in user_ids if user_id not in floors]
+    if unknown:
+        tops = await connection.execute(
+            select(streams.c.user_id, func.coalesce(broadcast_streams.c.top_seq, 0).label("top"))
+            .select_from(streams.outerjoin(broadcast_streams, broadcast_streams.c.tenant == streams.c.tenant))
+            .where(streams.c.user_id.in_(unknown))
+        )
+        floors |= {row.user_id: row.top for row in tops}
+    return floors

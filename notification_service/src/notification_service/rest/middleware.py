@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from notification_service import failpoints
 from notification_service.clock import Clock
 from notification_service.errors import TooLarge
 from shared_contracts.headers import CORRELATION_ID, correlation_id_from
@@ -55,6 +56,8 @@ class RequestFrame:
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
+            if message["type"] == "http.response.body" and scope["method"] == "POST":
+                failpoints.reach("after_answer")
 
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:

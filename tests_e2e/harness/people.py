@@ -1,0 +1,107 @@
+"""Users, tokens and the REST APIs, as a client program would use them."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from harness.stack import Stack
+
+
+@dataclass
+class Person:
+    """A user with a valid token."""
+
+    id: str
+    username: str
+    access: str
+    refresh: str | None = None
+
+
+class Rest:
+    """Calls both services in somebody's name."""
+
+    def __init__(self, stack: Stack, client: httpx.AsyncClient) -> None:
+        self._stack = stack
+        self._client = client
+
+    async def auth(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
+        """Call the auth service."""
+        return await self._call(method, self._stack.system.auth_url + path, token, options)
+
+    async def notify(
+        self, method: str, path: str, *, token: str | None = None, node: int = 0, **options: Any
+    ) -> httpx.Response:
+        """Call one of the notification service's processes."""
+        return await self._call(method, self._stack.system.notify_urls[node] + path, token, options)
+
+    async def _call(self, method: str, url: str, token: str | None, options: dict[str, Any]) -> httpx.Response:
+        headers = {**options.pop("headers", {})}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return await self._client.request(method, url, headers=headers, **options)
+
+    # --- people ---------------------------------------------------------------------------------------------------
+
+    async def log_in(self, username: str, password: str | None = None) -> Person:
+        """A demo account's session."""
+        answer = await self.auth(
+            "POST", "/api/v1/auth/token", json={"username": username, "password": password or f"herald-{username}"}
+        )
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        return Person(body["user"]["id"], username, body["access"], body["refresh"])
+
+    async def shop_token(self) -> str:
+        """The demo service account."""
+        answer = await self.auth(
+            "POST", "/api/v1/auth/service-token", json={"client_id": "shop", "client_secret": "herald-shop-secret"}
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access"])
+
+    async def make_people(self, count: int) -> list[Person]:
+        """New users with tokens, by the batch calls."""
+        admin = await self.log_in("admin")
+        names = [f"u-{uuid.uuid4().hex[:16]}" for _ in range(count)]
+        ids: list[str] = []
+        for start in range(0, count, 1000):
+            items = [
+                {"username": name, "email": f"{name}@example.org", "external_id": name}
+                for name in names[start : start + 1000]
+            ]
+            answer = await self.auth("POST", "/api/v1/users/batch", token=admin.access, json={"items": items})
+            assert answer.status_code in (200, 207), answer.text
+            ids += [item["user"]["id"] if "user" in item else item["id"] for item in answer.json()["items"]]
+        tokens = await self.issue_tokens(ids)
+        return [Person(user_id, name, token) for user_id, name, token in zip(ids, names, tokens, strict=True)]
+
+    async def issue_tokens(self, user_ids: list[str]) -> list[str]:
+        """Access tokens for users, as an application that logs its users in itself would get them."""
+        shop = await self.shop_token()
+        tokens: list[str] = []
+        for start in range(0, len(user_ids), 500):
+            items = [{"user_id": user_id} for user_id in user_ids[start : start + 500]]
+            answer = await self.auth("POST", "/api/v1/auth/user-tokens", token=shop, json={"items": items})
+            assert answer.status_code == 200, answer.text
+            tokens += [item["access"] for item in answer.json()["items"]]
+        return tokens
+
+    async def make_group(self, members: list[Person]) -> str:
+        """A new group with these members."""
+        admin = await self.log_in("admin")
+        slug = f"g-{uuid.uuid4().hex[:12]}"
+        answer = await self.auth("POST", "/api/v1/groups", token=admin.access, json={"name": slug, "slug": slug})
+        assert answer.status_code == 201, answer.text
+        group_id = str(answer.json()["id"])
+        answer = await self.auth(
+            "POST",
+            f"/api/v1/groups/{group_id}/members/batch",
+            token=admin.access,
+            json={"add": [member.id for member in members]},
+        )
+        assert answer.status_code == 200, answer.text
+        return group_id
