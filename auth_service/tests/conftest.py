@@ -28,7 +28,9 @@ import django  # noqa: E402 - the environment comes first
 
 django.setup()
 
+import psycopg  # noqa: E402
 from auth_kit import NOON, Api, Device, log_in, make_admin, make_user  # noqa: E402
+from auth_server import Server, running  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test import TransactionTestCase  # noqa: E402
@@ -39,7 +41,7 @@ from auth_service.audit import triggers  # noqa: E402
 from auth_service.tenants.models import Tenant  # noqa: E402
 from auth_service.tokens.access_tokens import key_folder  # noqa: E402
 from herald_local.rabbitmq import RabbitNode, RabbitSettings  # noqa: E402
-from herald_local.testing import RABBIT_FOLDER  # noqa: E402
+from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER  # noqa: E402
 
 if connection.vendor == "sqlite":
     # A file, not memory: threads and other processes must see the same database.
@@ -79,6 +81,27 @@ def rabbit(services: dict[str, str]) -> RabbitNode:
     node = RabbitNode(Path(services[RABBIT_FOLDER]))
     node._settings = RabbitSettings(**json.loads((node.folder / "node.json").read_text()))
     return node
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="session")
+def server(server_folder: Path, services: dict[str, str], rabbit: RabbitNode) -> Iterator[Server]:
+    """The service as it runs, with its background process, on a database of its own kind."""
+    name = "server_under_test"
+    if connection.vendor == "sqlite":
+        address = f"sqlite:///{server_folder}/auth.sqlite3"
+    else:
+        with psycopg.connect(services[POSTGRES_URL], autocommit=True) as maintenance:
+            maintenance.execute(f'CREATE DATABASE "{name}"')
+        address = services[POSTGRES_URL].rsplit("/", 1)[0] + f"/{name}"
+    # Limits as in production, but for the address: every test comes from the same one.
+    more = {"AUTH_LOGIN_FAILURES_PER_ADDRESS": "1000", "AUTH_WORKERS": "2", "AUTH_TRUSTED_PROXIES": ""}
+    with running(Server(server_folder, address, rabbit.url, more), background=True) as started:
+        yield started
 
 
 @pytest.fixture

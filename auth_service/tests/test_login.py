@@ -4,6 +4,7 @@ import jwt
 import pytest
 from auth_kit import PASSWORD, Api, introspect, log_in, make_user, with_settings
 
+from auth_service import clock
 from auth_service.accounts.models import User
 from auth_service.accounts.passwords import is_outdated
 from auth_service.sessions.models import Session
@@ -39,7 +40,7 @@ def test_access_token_is_exactly_what_the_contract_says(alice: User) -> None:
     assert token is not None
 
     header = jwt.get_unverified_header(token)
-    assert header == {"alg": "RS256", "kid": key_folder().load().keys[-1].kid, "typ": "at+jwt"}
+    assert header == {"alg": "RS256", "kid": key_folder().load().signing_key(clock.now()).kid, "typ": "at+jwt"}
     payload = jwt.decode(token, options={"verify_signature": False})
     assert set(payload) == set(AccessTokenClaims.model_fields)
     claims = check_access_token(token)

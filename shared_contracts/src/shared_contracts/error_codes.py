@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     INVALID_OTP = "invalid_otp"
     # 403, 404, 405, 406
     PERMISSION_DENIED = "permission_denied"
+    REAUTHENTICATION_REQUIRED = "reauthentication_required"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from auth_service.accounts.errors import EmailTaken, ExternalIdTaken, LastAdmin, UsernameTaken
 from auth_service.accounts.fields import sort_roles
-from auth_service.accounts.models import User
+from auth_service.accounts.models import MailJob, MailKind, User
 from auth_service.accounts.names import check_name_and_address
 from auth_service.accounts.passwords import hash_password
 from auth_service.api.caller import Caller
@@ -149,6 +149,10 @@ def do_update_user(user: User, changes: Mapping[str, Any], by: Origin) -> User:
         fresh = get_locked(user.id)
         if "email" in changes and changes["email"] != fresh.email:
             fresh.email_verified = False
+            if fresh.email:
+                MailJob.objects.create(kind=MailKind.EMAIL_CHANGED, address=fresh.email, user=fresh)
+            if changes["email"] and not changes.get("email_verified"):
+                MailJob.objects.create(kind=MailKind.EMAIL_VERIFICATION, address=changes["email"], user=fresh)
         for name, value in changes.items():
             if getattr(fresh, name) != value:
                 setattr(fresh, name, value)

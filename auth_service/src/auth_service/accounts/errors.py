@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from auth_service.errors import BadRequest, Conflict, InvalidInput
+from auth_service.errors import BadRequest, Conflict, InvalidInput, PermissionDenied
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.problems import FieldError
 
@@ -38,3 +38,16 @@ class InvalidLink(BadRequest):
 
     code = ErrorCode.INVALID_TOKEN_LINK
     detail = "The link is not valid any more. Ask for a new one."
+
+
+class WrongPassword(PermissionDenied):
+    """The current password is wrong. 403, not 401: the token is fine."""
+
+    detail = "The current password is wrong."
+
+
+class ReauthenticationRequired(PermissionDenied):
+    """A change that a stolen token alone must not make."""
+
+    code = ErrorCode.REAUTHENTICATION_REQUIRED
+    detail = "Log in again, or send `password` or `otp` with this request."

@@ -30,41 +30,45 @@ _SALT = "auth_service.api.pagination"
 
 @dataclass(frozen=True)
 class Ordering:
-    """What a list is sorted by. The id always comes last, so that no two rows are equal."""
+    """What a list is sorted by. The key always comes last, so that no two rows are equal."""
 
     field: str
     descending: bool = False
+    key: str = "id"
 
     @classmethod
-    def parse(cls, text: str, columns: Mapping[str, str]) -> Ordering:
+    def parse(cls, text: str, columns: Mapping[str, str], key: str) -> Ordering:
         """`name`, or `-name` for the other way round."""
         name = text.removeprefix("-")
-        return cls(columns.get(name, name), text.startswith("-"))
+        return cls(columns.get(name, name), text.startswith("-"), key)
 
     @property
     def order_by(self) -> tuple[str, ...]:
         """For the database."""
         sign = "-" if self.descending else ""
-        return (f"{sign}{self.field}",) if self.field == "id" else (f"{sign}{self.field}", f"{sign}id")
+        return tuple(f"{sign}{name}" for name in self._names)
 
     def after(self, values: Sequence[Any]) -> Q:
         """Rows behind this one. Written so that an index on the two columns is entered at the right place."""
         word = "lt" if self.descending else "gt"
-        if self.field == "id":
-            return Q(**{f"id__{word}": values[-1]})
+        if self.field == self.key:
+            return Q(**{f"{self.key}__{word}": values[-1]})
         first, last = values
-        behind = Q(**{f"{self.field}__{word}": first}) | Q(**{f"id__{word}": last})
+        behind = Q(**{f"{self.field}__{word}": first}) | Q(**{f"{self.key}__{word}": last})
         return Q(**{f"{self.field}__{word}e": first}) & behind
 
     def values_of(self, row: Model) -> list[Any]:
         """Where a row stands."""
-        names = ["id"] if self.field == "id" else [self.field, "id"]
-        return [getattr(row, name) for name in names]
+        return [getattr(row, name) for name in self._names]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (self.key,) if self.field == self.key else (self.field, self.key)
 
 
 class CursorPages(BasePagination):
     """`{"items": [...], "next_cursor": ...}`. Views give `orderings`, the allowed words, the default first, and
-    `ordering_columns` where a word is not its column's name.
+    `ordering_columns` where a word is not its column's name, and `ordering_key` where rows have no `id`.
     """
 
     max_limit = MAX_LIMIT
@@ -81,7 +85,11 @@ class CursorPages(BasePagination):
             InvalidCursor: Not given by this list, for these filters, to this caller, within a day.
         """
         orderings: Sequence[str] = getattr(view, "orderings", ("id",))
-        ordering = Ordering.parse(self._read_ordering(request, orderings), getattr(view, "ordering_columns", {}))
+        ordering = Ordering.parse(
+            self._read_ordering(request, orderings),
+            getattr(view, "ordering_columns", {}),
+            getattr(view, "ordering_key", "id"),
+        )
         limit = self._read_limit(request)
         scope = self._scope_of(request)
         cursor = request.query_params.get("cursor")

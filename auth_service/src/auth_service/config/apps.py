@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class ConfigApp(AppConfig):
@@ -8,3 +9,9 @@ class ConfigApp(AppConfig):
 
     name = "auth_service.config"
     label = "config"
+
+
+class HeraldAdminConfig(AdminConfig):
+    """Django's admin with our login in front."""
+
+    default_site = "auth_service.config.admin_site.HeraldAdminSite"

@@ -13,15 +13,22 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from auth_service.identity_events.outbox import do_prune_events
+from auth_service.accounts.mail_actions import do_prune_links, do_send_due_mails
+from auth_service.accounts.watch_actions import do_announce_hidden_changes
+from auth_service.identity_events.outbox import do_prune_events, do_take_lease
 from auth_service.identity_events.relay import Relay
 from auth_service.rate_limits.actions import do_prune
 from auth_service.tokens.actions import do_prune_tokens
+from shared_contracts.ids import new_id
 from shared_contracts.service_log import configure_logging
 
 log = structlog.get_logger(__name__)
 
 PRUNE_INTERVAL = timedelta(minutes=10)
+MAIL_INTERVAL = timedelta(seconds=1)
+WATCH_INTERVAL = timedelta(seconds=1)
+LEASE_LIFETIME = timedelta(minutes=1)
+"""How long a chore waits when the process that did it dies."""
 
 
 def run_background(process: str, *, with_chores: bool) -> None:
@@ -45,10 +52,26 @@ async def _run(*, with_chores: bool) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
         if with_chores:
-            tasks.create_task(_repeat(do_prune_all, PRUNE_INTERVAL, stop))
+            tasks.create_task(_repeat(_Alone("auth-mails", do_send_due_mails), MAIL_INTERVAL, stop))
+            tasks.create_task(_repeat(_Alone("auth-watch", do_announce_hidden_changes), WATCH_INTERVAL, stop))
+            tasks.create_task(_repeat(_Alone("auth-pruning", do_prune_all), PRUNE_INTERVAL, stop))
 
 
-async def _repeat(chore: Callable[[], None], interval: timedelta, stop: asyncio.Event) -> None:
+class _Alone:
+    """A chore that one of several background processes does, whichever holds the lease."""
+
+    def __init__(self, name: str, chore: Callable[[], object]) -> None:
+        self.__name__ = name
+        self._chore = chore
+        self._holder = new_id().hex
+
+    def __call__(self) -> None:
+        """Do the chore, unless another process has it."""
+        if do_take_lease(self.__name__, self._holder, LEASE_LIFETIME):
+            self._chore()
+
+
+async def _repeat(chore: _Alone, interval: timedelta, stop: asyncio.Event) -> None:
     """Do a chore again and again, each time `interval` after the last; a database that is away does not end it."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix=chore.__name__) as thread:
@@ -59,7 +82,7 @@ async def _repeat(chore: Callable[[], None], interval: timedelta, stop: asyncio.
                     await stop.wait()
 
 
-def _try(chore: Callable[[], None]) -> None:
+def _try(chore: _Alone) -> None:
     try:
         chore()
     except DatabaseError as error:
@@ -72,6 +95,7 @@ def do_prune_all() -> None:
     counts = {
         "events": do_prune_events(settings.HERALD.event_retention),
         "tokens": do_prune_tokens(),
+        "links": do_prune_links(),
         "rate_counts": do_prune(),
     }
     if any(counts.values()):

@@ -30,7 +30,7 @@ INSTALLED_APPS = [
     "auth_service.identity_events.apps.IdentityEventsApp",
     "auth_service.rate_limits.apps.RateLimitsApp",
     "auth_service.internal_api.apps.InternalApiApp",
-    "django.contrib.admin",
+    "auth_service.config.apps.HeraldAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -16,7 +16,7 @@ django_application = get_wsgi_application()
 from auth_service.accounts.passwords import hash_of_nobody  # noqa: E402 - needs the applications
 from auth_service.tokens.access_tokens import key_folder  # noqa: E402
 
-key_folder().ensure(settings.HERALD.signing_algorithm)
+key_folder().ensure(settings.HERALD.signing_algorithm, publish_ahead=settings.HERALD.key_publish_ahead)
 hash_of_nobody()
 
 application = read_chunked(django_application, max_bytes=settings.HERALD.max_body_bytes)

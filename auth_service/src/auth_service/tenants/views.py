@@ -21,7 +21,7 @@ class TenantsView(ApiView):
     serializer_class = TenantOut
     pagination_class = CursorPages
     orderings = ("slug", "-slug")
-    ordering_columns = {"slug": "pk"}
+    ordering_key = "slug"
 
     @operation(
         "list_tenants",

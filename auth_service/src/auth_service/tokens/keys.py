@@ -113,12 +113,16 @@ class KeyFolder:
             self._stamp = ()
             return self._reload()
 
-    def ensure(self, algorithm: Algorithm) -> KeySet:
-        """Make the first key when there is none. Two processes that start together agree on one."""
+    def ensure(self, algorithm: Algorithm, *, publish_ahead: timedelta = timedelta(0)) -> KeySet:
+        """Make the first key when there is none, or a successor when the newest is of another algorithm.
+
+        The first signs at once, a successor after `publish_ahead`. Processes that start together agree on one.
+        """
         with self._locked():
             known = self.reload()
-            if not known.keys:
-                self._write(_make_key(algorithm, clock.now(), active_in=timedelta(0)))
+            if not known.keys or known.keys[-1].algorithm != algorithm:
+                ahead = publish_ahead if known.keys else timedelta(0)
+                self._write(_make_key(algorithm, clock.now(), active_in=ahead))
                 known = self.reload()
                 log.info("signing_key_created", kid=known.keys[-1].kid, algorithm=algorithm)
         return known
