@@ -20,8 +20,8 @@ async def two_devices(stack: Stack, person: Person) -> AsyncIterator[tuple[Socke
         connected(first_url, person.access, device_id="phone") as phone,
         connected(second_url, person.access, device_id="laptop") as laptop,
     ):
-        await phone.next("synced")
-        await laptop.next("synced")
+        await phone.synced()
+        await laptop.synced()
         yield phone, laptop
 
 
@@ -42,7 +42,7 @@ async def test_group_by_amqp_reaches_its_members_only(stack: Stack, rest: Rest, 
     member, other = await rest.make_people(2)
     group_id = await rest.make_group([member])
     async with two_devices(stack, member) as devices, connected(stack.system.notify_urls[0], other.access) as outside:
-        await outside.next("synced")
+        await outside.synced()
         sent = await backend.publish({"title": "to the group", "recipients": {"groups": [group_id]}}, key="group")
         for device in devices:
             frame = await device.next("notification")
@@ -53,7 +53,7 @@ async def test_group_by_amqp_reaches_its_members_only(stack: Stack, rest: Rest, 
 async def test_broadcast_by_amqp_reaches_everyone_once(stack: Stack, rest: Rest, backend: Backend) -> None:
     one, two = await rest.make_people(2)
     async with two_devices(stack, one) as devices, connected(stack.system.notify_urls[1], two.access) as third:
-        await third.next("synced")
+        await third.synced()
         sent = await backend.publish({"title": "to all"}, exchange="notifications.fanout", key="")
         for device in (*devices, third):
             frame = await device.next("notification")
@@ -72,7 +72,7 @@ async def test_event_by_amqp_may_name_anybody(stack: Stack, rest: Rest, backend:
         "data": {"order_id": "1042"},
     }
     async with two_devices(stack, named) as devices, connected(stack.system.notify_urls[0], member.access) as other:
-        await other.next("synced")
+        await other.synced()
         sent = await backend.publish(body, key="event")
         for device in (*devices, other):
             frame = await device.next("notification")

@@ -23,6 +23,7 @@ class Socket:
         self._arrived: asyncio.Queue[Frame | None] = asyncio.Queue()
         self.frames: list[Frame] = []
         self.position: str | None = None
+        self._synced = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
     @property
@@ -57,6 +58,12 @@ class Socket:
                 if type_ is None or frame["type"] == type_:
                     return frame
 
+    async def synced(self, *, within_s: float = 10.0) -> Frame:
+        """The `synced` frame, which may have come already."""
+        async with asyncio.timeout(within_s):
+            await self._synced.wait()
+        return next(frame for frame in self.frames if frame["type"] == "synced")
+
     async def take(self, count: int, *, within_s: float = 30.0) -> list[Frame]:
         """The next `count` notifications."""
         async with asyncio.timeout(within_s):
@@ -89,6 +96,8 @@ class Socket:
             async for text in self._connection:
                 frame = json.loads(text)
                 self.frames.append(frame)
+                if frame["type"] == "synced":
+                    self._synced.set()
                 if "position" in frame:
                     self.position = frame["position"]
                 if self._acks and frame["type"] == "notification" and "position" in frame:

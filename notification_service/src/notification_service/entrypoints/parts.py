@@ -10,6 +10,7 @@ from functools import cached_property
 
 import httpx
 
+from notification_service.background import spawn
 from notification_service.broker.declare import count_consumers
 from notification_service.broker.publisher import Publisher
 from notification_service.clock import Clock, SystemClock
@@ -176,7 +177,11 @@ class Parts:
         connection = self.publisher.link.connection
         return connection is not None and await count_consumers(connection, INTAKE.name) > 0
 
-    async def _tell_devices(self, change: StateChange) -> None:
+    def _tell_devices(self, change: StateChange) -> None:
+        # Not waited for: whoever made the change gets the answer first, with its `ref`, then the frame everybody gets.
+        spawn(self._publish_state(change), name="tell-devices")
+
+    async def _publish_state(self, change: StateChange) -> None:
         # No queue: no device is connected and none was for long; the next one reads it from the mailbox.
         if change.seq is None or change.body is None or not change.has_queue:
             return

@@ -184,7 +184,7 @@ class GatewayNode:
         identity = connection.session.identity
         if identity is not None:
             self._by_tenant.get(identity.tenant, set()).discard(connection)
-            self._note_cursor(connection, identity.user_id)
+            self._note_cursor(connection, identity.user_id, is_leaving=True)
             self.feeds.detach(connection, identity.user_id)
 
     def _on_acked(self, connection: Connection, acked: Acked) -> None:
@@ -193,11 +193,11 @@ class GatewayNode:
             self._note_cursor(connection, identity.user_id)
             self.feeds.on_acked(identity.user_id, acked.seq)
 
-    def _note_cursor(self, connection: Connection, user_id: UUID) -> None:
+    def _note_cursor(self, connection: Connection, user_id: UUID, *, is_leaving: bool = False) -> None:
         follower = connection.session.follower
         if connection.session.device_id:
             cursor = Cursor(follower.acked_seq, follower.acked_broadcast, follower.sent_seq, follower.sent_broadcast)
-            self.cursors.note(user_id, connection.session.device_id, cursor)
+            self.cursors.note(user_id, connection.session.device_id, cursor, is_leaving=is_leaving)
 
     # --- what connections want done -------------------------------------------------------------------------------
 

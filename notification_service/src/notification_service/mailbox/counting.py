@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Uuid, func, select, update
@@ -13,7 +13,7 @@ from notification_service.db.base import AnyRow
 from notification_service.db.rows import make_rows
 from notification_service.identity.models import users
 from notification_service.mailbox.live_broadcasts import LiveList
-from notification_service.mailbox.models import broadcast_streams, broadcasts, streams
+from notification_service.mailbox.models import broadcasts, streams
 from notification_service.notifications.kept import Counts
 
 COUNT_COLUMNS = (
@@ -44,8 +44,8 @@ def add_broadcasts(row: AnyRow, floor: int, live: LiveList, now: datetime) -> Co
 async def find_floors(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, int]:
     """Look up, and remember in their rows, which broadcasts were before these users' time.
 
-    A user the mirror does not know yet appeared a moment ago: everything so far was before their time. That is not
-    remembered, so that it is looked up again when the mirror knows better.
+    A user the mirror does not know yet appeared a moment ago. The id tells when (UUIDv7); that is not remembered, so
+    that it is looked up again when the mirror knows.
     """
     wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in user_ids], "wanted")
     # Said aloud: by itself SQLAlchemy correlates with the next statement outwards only, and would join all streams.
@@ -64,11 +64,19 @@ async def find_floors(connection: AsyncConnection, user_ids: Collection[UUID]) -
     )
     floors = {row.user_id: row.broadcast_floor for row in rows}
     unknown = [user_id for user_id in user_ids if user_id not in floors]
-    if unknown:
-        tops = await connection.execute(
-            select(streams.c.user_id, func.coalesce(broadcast_streams.c.top_seq, 0).label("top"))
-            .select_from(streams.outerjoin(broadcast_streams, broadcast_streams.c.tenant == streams.c.tenant))
-            .where(streams.c.user_id.in_(unknown))
-        )
-        floors |= {row.user_id: row.top for row in tops}
+    for user_id in unknown:
+        floors[user_id] = await _find_floor_by_id(connection, user_id)
     return floors
+
+
+async def _find_floor_by_id(connection: AsyncConnection, user_id: UUID) -> int:
+    own = (
+        select(func.coalesce(func.max(broadcasts.c.seq), 0))
+        .select_from(broadcasts.join(streams, streams.c.tenant == broadcasts.c.tenant))
+        .where(streams.c.user_id == user_id)
+    )
+    if user_id.version == 7:
+        # RFC 9562, section 5.7: the first 48 bits are milliseconds since 1970.
+        own = own.where(broadcasts.c.created_at < datetime.fromtimestamp((user_id.int >> 80) / 1000, UTC))
+    floor: int = (await connection.execute(own)).scalar_one()
+    return floor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -29,8 +29,8 @@ from shared_contracts.ws.positions import Position
 SYNC_LIMIT: Final = 200
 _MAX_FILTERED: Final = 10_000
 
-TellDevices = Callable[[StateChange], Awaitable[None]]
-"""Sends the `state` frame of a change to every device of the user."""
+TellDevices = Callable[[StateChange], None]
+"""Begins to send the `state` frame of a change to every device of the user; nobody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Inbox:
                 now=self._clock.now(),
             )
         if change.seq is not None:
-            await self._tell_devices(change)
+            self._tell_devices(change)
         return change
 
     async def change_filtered(
