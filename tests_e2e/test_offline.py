@@ -92,6 +92,10 @@ async def test_a_new_device_starts_where_the_others_are(stack: Stack, rest: Rest
         await old.take(3)
         await asyncio.sleep(0.7)  # acknowledgements are written together, every half second
     last = await backend.send_to(person.id, "n3")
+    await eventually(
+        lambda: rest.notify("GET", "/api/v1/inbox/counts", token=person.access),
+        is_good=lambda answer: answer.json()["unread"] == 4,
+    )
     async with connected(url, person.access, device_id="new", welcome=False) as new:
         welcome = await new.next("welcome")
         assert welcome["resume"] == "fresh"
