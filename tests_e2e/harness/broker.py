@@ -29,11 +29,11 @@ class Backend:
         *,
         key: str = "private",
         exchange: str = "notifications.direct",
-        message_id: str | None = "",
+        message_id: str | None = None,
         headers: dict[str, Any] | None = None,
     ) -> str:
-        """Publish one message, confirmed; answers its message id. `message_id` None sends none."""
-        used_id = str(uuid.uuid4()) if message_id == "" else message_id
+        """Publish one message, confirmed; answers its message id, a new one unless given."""
+        used_id = message_id or str(uuid.uuid4())
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
             self._exchanges.clear()
@@ -51,7 +51,7 @@ class Backend:
             key,
             timeout=15,
         )
-        return used_id or ""
+        return used_id
 
     async def send_to(self, user_id: str, title: str, **fields: Any) -> str:
         """Publish a private notification."""

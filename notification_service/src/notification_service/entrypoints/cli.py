@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -83,6 +84,10 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
         timeout_graceful_shutdown=_STOP_LIMIT_S,
         lifespan="on",
     )
+    # After its orderly stop uvicorn raises the signal again, for the handler that was there before: with this one the
+    # process ends with 0, and a supervisor can tell a stop from a crash.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run()
 
 

@@ -5,8 +5,8 @@ Once stored, a notification is never lost: if the hand-over fails or the process
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -33,7 +33,7 @@ from notification_service.intake.check import find_missing_recipients
 from notification_service.intake.models import idempotency_keys
 from notification_service.notifications.entity import Notification, Sender, hash_request, make_notification
 from notification_service.notifications.handover import make_intake_message
-from notification_service.notifications.repository import find_stages, insert_accepted
+from notification_service.notifications.repository import Stage, find_stages, insert_accepted
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.ids import new_id
 from shared_contracts.problems import FieldError
@@ -68,6 +68,10 @@ class Accepted:
 
 
 Outcome = Accepted | ServiceError
+
+
+class _RacedByAnother(Exception):
+    """An id was taken in between; nothing of this transaction stays, and the second try finds it."""
 
 
 class Acceptor:
@@ -114,101 +118,95 @@ class Acceptor:
         return await self._accept(sender, wanted, needed=Scope.NOTIFICATIONS_SEND)
 
     async def _accept(self, sender: Caller, wanted: Sequence[Wanted], *, needed: Scope | None) -> list[Outcome]:
+        try:
+            return await self._accept_once(sender, wanted, needed)
+        except _RacedByAnother:
+            return await self._accept_once(sender, wanted, needed)
+
+    async def _accept_once(self, sender: Caller, wanted: Sequence[Wanted], needed: Scope | None) -> list[Outcome]:
         now = self._clock.now()
-        checked = [_check(sender, each, needed) for each in wanted]
+        outcomes: list[Outcome | None] = []
+        waiting: dict[int, Wanted] = {}
+        for index, each in enumerate(wanted):
+            checked = _check(sender, each, needed)
+            outcomes.append(checked if isinstance(checked, ServiceError) else None)
+            if isinstance(checked, Wanted):
+                waiting[index] = checked
         async with self._database.write() as connection:
-            named = {
-                (each.request.tenant, each.request.event_type)
-                for each in checked
-                if isinstance(each, Wanted) and each.request.event_type is not None
-            }
-            types = await find_event_types(connection, {(tenant, code or "") for tenant, code in named})
-            outcomes: list[Outcome | None] = []
-            fresh: list[tuple[int, Wanted, Notification]] = []
-            known = await self._find_known(connection, sender, checked)
-            for index, each in enumerate(checked):
-                outcome = each if isinstance(each, ServiceError) else _find_earlier(each, known)
-                outcomes.append(outcome)
-                if outcome is not None or not isinstance(each, Wanted):
-                    continue
-                defaults = defaults_of(each.request, types)
-                if isinstance(defaults, UnusableType):
-                    outcomes[index] = UnknownEventType(defaults.detail)
-                    continue
-                notification = make_notification(
-                    each.request,
-                    notification_id=_choose_id(each),
-                    kind=each.request.kind_for(None),
-                    sender=Sender(sender.id, sender.name),
-                    now=now,
-                    defaults=defaults,
-                )
-                fresh.append((index, each, notification))
-            stored = await self._store(connection, sender, fresh, now)
-        for index, outcome in stored.items():
-            outcomes[index] = outcome
-        taken = [
-            notification
-            for index, _, notification in fresh
-            if isinstance(outcomes[index], Accepted) and notification.deliver_at is None
-        ]
-        self._hand_over(taken, now)
+            fresh = await self._make_notifications(connection, sender, waiting, outcomes, now)
+            await self._claim_keys(connection, sender, waiting, fresh, outcomes)
+            taken = [notification for index, notification in fresh.items() if outcomes[index] is None]
+            new = await insert_accepted(connection, taken, relay_after=now + self._relay_grace)
+            if len(new) != len(taken):
+                raise _RacedByAnother
+        for index, notification in fresh.items():
+            if outcomes[index] is None:
+                outcomes[index] = Accepted(notification.id, is_scheduled=notification.deliver_at is not None)
+        self._hand_over([each for each in taken if each.deliver_at is None], now)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _find_known(
-        self, connection: AsyncConnection, sender: Caller, checked: Sequence[Wanted | ServiceError]
-    ) -> dict[str, tuple[str, UUID]]:
-        keys = {each.key for each in checked if isinstance(each, Wanted) and each.key is not None}
-        if not keys:
-            return {}
-        columns = idempotency_keys.c
-        rows = await connection.execute(
-            select(columns.key, columns.request_hash, columns.notification_id).where(
-                and_(columns.caller_id == sender.id, columns.key.in_(keys))
-            )
-        )
-        return {row.key: (row.request_hash, row.notification_id) for row in rows}
-
-    async def _store(
+    async def _make_notifications(
         self,
         connection: AsyncConnection,
         sender: Caller,
-        fresh: Sequence[tuple[int, Wanted, Notification]],
+        waiting: dict[int, Wanted],
+        outcomes: list[Outcome | None],
         now: datetime,
-    ) -> dict[int, Outcome]:
-        """Store what is new; answers an outcome for each index.
+    ) -> dict[int, Notification]:
+        """What is to be stored, by index. Requests known by their key or their id get their outcome instead."""
+        named = {(each.request.tenant, each.request.event_type or "") for each in waiting.values()}
+        types = await find_event_types(connection, {(tenant, code) for tenant, code in named if code})
+        known = await _find_keys(connection, sender, waiting.values())
+        ids = {index: _choose_id(each) for index, each in waiting.items()}
+        stages = await find_stages(connection, set(ids.values())) if ids else {}
+        fresh: dict[int, Notification] = {}
+        for index, each in waiting.items():
+            outcome = _find_earlier(each, known) or _find_stored(each, stages.get(ids[index]), sender)
+            defaults = defaults_of(each.request, types)
+            if outcome is None and isinstance(defaults, UnusableType):
+                outcome = UnknownEventType(defaults.detail)
+            if outcome is not None or isinstance(defaults, UnusableType):
+                outcomes[index] = outcome
+                continue
+            fresh[index] = make_notification(
+                each.request,
+                # An id that is taken is another caller's: this notification gets one of its own.
+                notification_id=new_id() if ids[index] in stages else ids[index],
+                kind=each.request.kind_for(None),
+                sender=Sender(sender.id, sender.name),
+                now=now,
+                defaults=defaults,
+            )
+        return fresh
 
-        A key that is a UUID is the notification's id, as `message_id` is over AMQP: the same id by both ways is one
-        notification. When the id is taken by another caller's notification, this one gets an id of its own.
-        """
-        relay_after = now + self._relay_grace
-        outcomes: dict[int, Outcome] = {}
-        new = await insert_accepted(connection, _first_of_each([each for _, _, each in fresh]), relay_after=relay_after)
-        taken = [each for each in fresh if each[2].id not in new]
-        stages = await find_stages(connection, {each.id for _, _, each in taken}) if taken else {}
-        seen: set[UUID] = set()
-        for index, wanted, notification in fresh:
-            stage = stages.get(notification.id)
-            is_first = notification.id in new and notification.id not in seen
-            seen.add(notification.id)
-            if is_first or stage is None:
-                outcomes[index] = _accepted(notification)
-            elif stage.sender_id not in (None, sender.id):
-                again = _with_new_id(notification)
-                await insert_accepted(connection, [again], relay_after=relay_after)
-                outcomes[index] = _accepted(again)
-            elif stage.request_hash != hash_request(wanted.request):
-                outcomes[index] = IdempotencyKeyReused()
-            else:
-                metrics.duplicates_suppressed.inc()
-                outcomes[index] = _accepted(notification)
+    async def _claim_keys(
+        self,
+        connection: AsyncConnection,
+        sender: Caller,
+        waiting: dict[int, Wanted],
+        fresh: dict[int, Notification],
+        outcomes: list[Outcome | None],
+    ) -> None:
+        """Tie keys to notifications. Whoever comes second waits here for the first, and gets its outcome."""
+        first: dict[str, int] = {}
+        for index in fresh:
+            key = waiting[index].key
+            if key is not None:
+                first.setdefault(key, index)
         records = [
-            (sender.id, wanted.key, hash_request(wanted.request), outcome.id, now)
-            for index, wanted, _ in fresh
-            if wanted.key is not None and isinstance(outcome := outcomes[index], Accepted)
+            (sender.id, key, fresh[index].request_hash, fresh[index].id, fresh[index].created_at)
+            for key, index in sorted(first.items())
         ]
-        await _remember_keys(connection, records)
-        return outcomes
+        claimed = await _insert_keys(connection, records) if records else set()
+        lost = [
+            index
+            for index in fresh
+            if (key := waiting[index].key) is not None and (first[key] != index or key not in claimed)
+        ]
+        if lost:
+            known = await _find_keys(connection, sender, [waiting[index] for index in lost])
+            for index in lost:
+                outcomes[index] = _find_earlier(waiting[index], known)
 
     def _hand_over(self, taken: Sequence[Notification], now: datetime) -> None:
         if taken:
@@ -232,6 +230,29 @@ def _check(sender: Caller, wanted: Wanted, needed: Scope | None) -> Wanted | Ser
     return Wanted(request, wanted.key)
 
 
+async def _find_keys(
+    connection: AsyncConnection, sender: Caller, wanted: Iterable[Wanted]
+) -> dict[str, tuple[str, UUID]]:
+    keys = {each.key for each in wanted if each.key is not None}
+    if not keys:
+        return {}
+    columns = idempotency_keys.c
+    rows = await connection.execute(
+        select(columns.key, columns.request_hash, columns.notification_id).where(
+            and_(columns.caller_id == sender.id, columns.key.in_(keys))
+        )
+    )
+    return {row.key: (row.request_hash, row.notification_id) for row in rows}
+
+
+async def _insert_keys(connection: AsyncConnection, records: Sequence[tuple[object, ...]]) -> set[str]:
+    types = {column.name: column.type for column in idempotency_keys.columns}
+    rows = make_rows(connection, types, records)
+    insertion = insert_into(connection, idempotency_keys).from_select(list(types), select(*rows.c).where(true()))
+    statement = insertion.on_conflict_do_nothing().returning(idempotency_keys.c.key)
+    return set((await connection.execute(statement)).scalars())
+
+
 def _find_earlier(wanted: Wanted, known: dict[str, tuple[str, UUID]]) -> Outcome | None:
     earlier = known.get(wanted.key) if wanted.key is not None else None
     if earlier is None:
@@ -239,7 +260,18 @@ def _find_earlier(wanted: Wanted, known: dict[str, tuple[str, UUID]]) -> Outcome
     request_hash, notification_id = earlier
     if request_hash != hash_request(wanted.request):
         return IdempotencyKeyReused()
+    metrics.duplicates_suppressed.inc()
     return Accepted(notification_id, is_scheduled=False)
+
+
+def _find_stored(wanted: Wanted, stage: Stage | None, sender: Caller) -> Outcome | None:
+    """A key that is a UUID is the notification's id, like `message_id` over AMQP: by both ways it is one."""
+    if stage is None or stage.sender_id not in (None, sender.id):
+        return None
+    if stage.request_hash != hash_request(wanted.request):
+        return IdempotencyKeyReused()
+    metrics.duplicates_suppressed.inc()
+    return Accepted(stage.id, is_scheduled=False)
 
 
 def _choose_id(wanted: Wanted) -> UUID:
@@ -247,28 +279,3 @@ def _choose_id(wanted: Wanted) -> UUID:
         return UUID(wanted.key) if wanted.key else new_id()
     except ValueError:
         return new_id()
-
-
-def _with_new_id(notification: Notification) -> Notification:
-    return replace(notification, id=new_id())
-
-
-def _accepted(notification: Notification) -> Accepted:
-    return Accepted(notification.id, is_scheduled=notification.deliver_at is not None)
-
-
-def _first_of_each(notifications: Sequence[Notification]) -> list[Notification]:
-    found: dict[UUID, Notification] = {}
-    for each in notifications:
-        found.setdefault(each.id, each)
-    return list(found.values())
-
-
-async def _remember_keys(connection: AsyncConnection, records: Sequence[tuple[object, ...]]) -> None:
-    if not records:
-        return
-    types = {column.name: column.type for column in idempotency_keys.columns}
-    unique = list({record[1]: record for record in records}.values())
-    rows = make_rows(connection, types, unique)
-    insertion = insert_into(connection, idempotency_keys).from_select(list(types), select(*rows.c).where(true()))
-    await connection.execute(insertion.on_conflict_do_nothing())

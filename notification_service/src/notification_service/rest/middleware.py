@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -17,6 +19,8 @@ from shared_contracts.headers import CORRELATION_ID, correlation_id_from
 log = structlog.get_logger(__name__)
 
 DEFAULT_BODY_LIMIT: Final = 256 * 1024
+_DRAIN_LIMIT_BYTES: Final = 32 * 1024 * 1024
+_DRAIN_LIMIT_S: Final = 5.0
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -69,7 +73,11 @@ class RequestFrame:
 
 
 class BodyLimit:
-    """Stops reading a body beyond the limit of its path; nothing of it reaches a handler."""
+    """Stops reading a body beyond the limit of its path; nothing of it reaches a handler.
+
+    The answer comes at once; what the client is still sending is then read and thrown away for a moment. Closing before
+    would reset the connection, and the client would see that in place of the answer.
+    """
 
     def __init__(self, app: ASGIApp, limits: Mapping[str, int], on_too_large: Callable[..., ASGIApp]) -> None:
         self._app = app
@@ -83,18 +91,38 @@ class BodyLimit:
             return
         limit = self._limits.get(scope["path"], DEFAULT_BODY_LIMIT)
         declared = Headers(scope=scope).get("content-length")
-        if declared is not None and (not declared.isdigit() or int(declared) > limit):
-            await self._on_too_large(limit)(scope, receive, send)
-            return
+        is_too_large = declared is not None and (not declared.isdigit() or int(declared) > limit)
         seen = 0
 
         async def receive_limited() -> Message:
-            nonlocal seen
+            nonlocal seen, is_too_large
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > limit:
+                    is_too_large = True
                     raise TooLarge(limit)
             return message
 
-        await self._app(scope, receive_limited, send)
+        async def send_and_drain(message: Message) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if not (is_too_large and is_last):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            await _drain(receive)
+            await send({"type": "http.response.body", "body": b""})
+
+        app = self._on_too_large(limit) if is_too_large else self._app
+        await app(scope, receive_limited, send_and_drain)
+
+
+async def _drain(receive: Receive) -> None:
+    thrown_away = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_LIMIT_S):
+            while thrown_away < _DRAIN_LIMIT_BYTES:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                thrown_away += len(message.get("body", b""))
