@@ -69,7 +69,7 @@ class Api:
             method, path, data, content_type=content_type, headers=sent, REMOTE_ADDR=self.address
         )
         content = b"".join(response) if response.streaming else response.content
-        return Answer(response.status_code, content.decode(), response.headers)
+        return Answer(response.status_code, content.decode(errors="replace"), response.headers)
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.call("GET", path, **headers)

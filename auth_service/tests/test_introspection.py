@@ -159,11 +159,7 @@ def test_a_batch_answers_like_one_by_one_in_three_queries(device: Device, alice:
 
 @pytest.mark.parametrize("tokens", [[], ["x"] * 501, None, "x", [1]])
 def test_a_batch_has_1_to_500_tokens(db: None, tokens: Any) -> None:
-    answer = internal().post(BATCH, {"tokens": tokens})
-    if tokens == [1]:
-        assert (answer.status, answer.body["items"]) == (200, [{"active": False}])
-    else:
-        assert answer.status == 422
+    assert internal().post(BATCH, {"tokens": tokens}).status == 422
 
 
 @pytest.mark.req("D03")

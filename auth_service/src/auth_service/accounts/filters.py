@@ -4,13 +4,13 @@ import django_filters
 from django.db.models import QuerySet
 
 from auth_service.accounts.models import User, UserQuerySet
+from auth_service.api.filters import FlagFilter, StrictFilterSet
 from shared_contracts.scopes import ASSIGNABLE_ROLES
 
 MAX_SEARCH_LENGTH = 100
-_YES_NO = (("true", "true"), ("false", "false"))
 
 
-class UserFilter(django_filters.FilterSet):
+class UserFilter(StrictFilterSet):
     """What a list of users can be narrowed by. A wrong value is 422, not an empty list."""
 
     q = django_filters.CharFilter(
@@ -20,7 +20,7 @@ class UserFilter(django_filters.FilterSet):
     )
     role = django_filters.ChoiceFilter(method="by_role", choices=[(str(role), str(role)) for role in ASSIGNABLE_ROLES])
     group = django_filters.UUIDFilter(field_name="memberships__group_id", help_text="Members of this group.")
-    is_active = django_filters.TypedChoiceFilter(choices=_YES_NO, coerce=lambda value: value == "true")
+    is_active = FlagFilter()
     external_id = django_filters.CharFilter(max_length=128)
 
     class Meta:

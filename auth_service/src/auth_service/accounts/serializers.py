@@ -7,11 +7,13 @@ from rest_framework import serializers
 from auth_service.api.fields import (
     AddressField,
     ExternalIdField,
+    FlagField,
     LocaleField,
     MomentField,
     PhoneField,
     RolesField,
     SecretField,
+    SlugField,
     TimezoneField,
     UsernameField,
 )
@@ -61,16 +63,16 @@ class UserIn(serializers.Serializer[Any]):
 
     username = UsernameField()
     email = AddressField(required=False, allow_null=True)
-    email_verified = serializers.BooleanField(required=False)
+    email_verified = FlagField(required=False)
     password = SecretField(required=False, allow_null=True)
     external_id = ExternalIdField(required=False, allow_null=True)
     phone = PhoneField(required=False, allow_null=True)
     locale = LocaleField(required=False)
     timezone = TimezoneField(required=False)
     roles = RolesField(required=False)
-    is_active = serializers.BooleanField(required=False)
-    tenant = serializers.RegexField(
-        f"^{SLUG_PATTERN}$",
+    is_active = FlagField(required=False)
+    tenant = SlugField(
+        SLUG_PATTERN,
         required=False,
         help_text="Another tenant than one's own: administrators of `default` only.",
     )
@@ -81,14 +83,14 @@ class UserChangesIn(serializers.Serializer[Any]):
 
     username = UsernameField(required=False)
     email = AddressField(required=False, allow_null=True)
-    email_verified = serializers.BooleanField(required=False)
+    email_verified = FlagField(required=False)
     password = SecretField(required=False, help_text="Ends all sessions of the user.")
     external_id = ExternalIdField(required=False, allow_null=True)
     phone = PhoneField(required=False, allow_null=True)
     locale = LocaleField(required=False)
     timezone = TimezoneField(required=False)
     roles = RolesField(required=False)
-    is_active = serializers.BooleanField(required=False)
+    is_active = FlagField(required=False)
 
 
 class RolesIn(serializers.Serializer[Any]):
@@ -103,13 +105,13 @@ class UserBatchRowIn(serializers.Serializer[Any]):
     external_id = ExternalIdField(required=False, allow_null=True)
     username = UsernameField(required=False, help_text="Needed to create.")
     email = AddressField(required=False, allow_null=True)
-    email_verified = serializers.BooleanField(required=False)
+    email_verified = FlagField(required=False)
     password = SecretField(required=False, allow_null=True)
     phone = PhoneField(required=False, allow_null=True)
     locale = LocaleField(required=False)
     timezone = TimezoneField(required=False)
     roles = RolesField(required=False)
-    is_active = serializers.BooleanField(required=False)
+    is_active = FlagField(required=False)
 
 
 class RowError(serializers.Serializer[Any]):
@@ -123,7 +125,7 @@ class UserBatchIn(serializers.Serializer[Any]):
     """1 to 1,000 users. Each is judged alone: a wrong one does not keep the others out."""
 
     items = UserBatchRowIn(many=True)
-    tenant = serializers.RegexField(f"^{SLUG_PATTERN}$", required=False)
+    tenant = SlugField(SLUG_PATTERN, required=False)
 
 
 class UserBatchRowOut(serializers.Serializer[Any]):

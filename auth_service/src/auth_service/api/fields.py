@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 from typing_extensions import override
 
@@ -30,7 +32,72 @@ _LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
-class LineField(serializers.CharField):
+class TextField(serializers.CharField):
+    """Text, and nothing that can be made into text: a number where a name belongs is a mistake."""
+
+    @override
+    def to_internal_value(self, data: Any) -> str:
+        """The text.
+
+        Raises:
+            ValidationError: Not text, or too long.
+        """
+        if not isinstance(data, str):
+            self.fail("invalid")
+        text: str = super().to_internal_value(data)
+        return text
+
+
+class FlagField(serializers.BooleanField):
+    """True or false, and nothing that stands for them."""
+
+    @override
+    def to_internal_value(self, data: Any) -> bool:
+        """The flag.
+
+        Raises:
+            ValidationError: Neither true nor false.
+        """
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class SlugField(TextField):
+    """A word of a pattern: the whole of it, not some line of it."""
+
+    def __init__(self, pattern: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pattern = pattern
+
+    @override
+    def to_internal_value(self, data: Any) -> str:
+        """The word.
+
+        Raises:
+            ValidationError: Not of the pattern.
+        """
+        word = super().to_internal_value(data)
+        if not re.fullmatch(self.pattern, word):
+            raise serializers.ValidationError(f"must have the form {self.pattern}")
+        return word
+
+
+class SlugFieldSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Shows the pattern in the OpenAPI document."""
+
+    target_class = SlugField
+
+    @override
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        """The field as JSON Schema."""
+        schema: dict[str, Any] = {"type": "string", "pattern": f"^(?:{self.target.pattern})$"}
+        if self.target.max_length is not None:
+            schema["maxLength"] = self.target.max_length
+        return schema
+
+
+class LineField(TextField):
     """Text on one line: no control characters, so that it can add neither a header nor a log line (F05, G02)."""
 
     @override
@@ -43,7 +110,7 @@ class LineField(serializers.CharField):
         return _check(check_line, super().to_internal_value(data))
 
 
-class SecretField(serializers.CharField):
+class SecretField(TextField):
     """A password, code or token: taken as it is, never trimmed, never shown."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -73,6 +140,18 @@ class AddressField(serializers.EmailField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=MAX_EMAIL_LENGTH, **kwargs)
 
+    @override
+    def to_internal_value(self, data: Any) -> str:
+        """The address.
+
+        Raises:
+            ValidationError: Not text, or too long.
+        """
+        if not isinstance(data, str):
+            self.fail("invalid")
+        address: str = super().to_internal_value(data)
+        return address
+
 
 class ExternalIdField(LineField):
     """The id of a user in the system they come from."""
@@ -97,7 +176,7 @@ class IdField(serializers.UUIDField):
         return found
 
 
-class PhoneField(serializers.CharField):
+class PhoneField(TextField):
     """A phone number in the international form of E.164; spaces, dots, dashes and brackets are left out."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -118,7 +197,7 @@ class PhoneField(serializers.CharField):
         return number
 
 
-class LocaleField(serializers.CharField):
+class LocaleField(TextField):
     """A language tag (BCP 47), for example `de` or `pt-BR`."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -137,7 +216,7 @@ class LocaleField(serializers.CharField):
         return locale.replace("_", "-")
 
 
-class TimezoneField(serializers.CharField):
+class TimezoneField(TextField):
     """A time zone of the IANA database, for example `Europe/Berlin`."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -160,7 +239,7 @@ class TimezoneField(serializers.CharField):
 class RolesField(serializers.ListField):
     """One to four roles; least first in answers."""
 
-    child = serializers.CharField(max_length=32)
+    child = TextField(max_length=32)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(min_length=1, max_length=16, **kwargs)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import django_filters
 
+from auth_service.api.filters import StrictFilterSet
 from auth_service.audit.models import AuditEvent
 
 
-class AuditEventFilter(django_filters.FilterSet):
+class AuditEventFilter(StrictFilterSet):
     """What a list of audit events can be narrowed by. `to` is exclusive."""
 
     action = django_filters.CharFilter(max_length=64)

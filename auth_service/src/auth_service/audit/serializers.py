@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from auth_service.api.fields import LineField, MomentField
+from auth_service.api.fields import LineField, MomentField, SlugField
 from shared_contracts.ids import new_id
 
 
@@ -30,7 +30,7 @@ class AuditEventIn(serializers.Serializer[Any]):
 
     id = serializers.UUIDField(default=new_id)
     occurred_at = serializers.DateTimeField(required=False)
-    action = serializers.RegexField(r"^[a-z_]+(\.[a-z_]+)+$", max_length=64)
+    action = SlugField(r"[a-z_]+(\.[a-z_]+)+", max_length=64)
     actor_type = serializers.ChoiceField(["user", "service", "system", "anonymous"])
     actor_id = serializers.UUIDField(required=False, allow_null=True)
     subject_type = LineField(max_length=40, required=False, allow_blank=True)

@@ -40,7 +40,10 @@ def _parse_seconds(value: Any) -> Any:
 
 
 def _parse_network(value: Any) -> Any:
-    return ip_network(value, strict=False) if isinstance(value, str) else value
+    try:
+        return ip_network(value, strict=False) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be addresses or networks, for example 10.0.0.0/8") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(_parse_seconds)]

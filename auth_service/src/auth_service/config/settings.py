@@ -96,7 +96,8 @@ def _make_database() -> dict[str, Any]:
     database["OPTIONS"] = {
         **database.get("OPTIONS", {}),
         "connect_timeout": max(1, round(timeout_s)),
-        "options": "-c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000 -c timezone=UTC",
+        "options": f"-c statement_timeout=15000 -c lock_timeout={int(timeout_s * 1_000)} "
+        "-c idle_in_transaction_session_timeout=30000 -c timezone=UTC",
         "pool": {"min_size": 1, "max_size": HERALD.database_pool_size, "timeout": timeout_s, "name": "auth"},
     }
     return database

@@ -3,10 +3,11 @@ from __future__ import annotations
 import django_filters
 from django.db.models import Q, QuerySet
 
+from auth_service.api.filters import StrictFilterSet
 from auth_service.groups.models import Group
 
 
-class GroupFilter(django_filters.FilterSet):
+class GroupFilter(StrictFilterSet):
     """What a list of groups can be narrowed by."""
 
     q = django_filters.CharFilter(method="search", max_length=100, help_text="Part of the name or the slug, literally.")

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from auth_service.api.fields import IdField, LineField, MomentField
+from auth_service.api.fields import IdField, LineField, MomentField, SlugField, TextField
 from auth_service.groups.models import MAX_NAME_LENGTH, MAX_SLUG_LENGTH, SLUG_PATTERN
 from auth_service.tenants import models as tenants
 
@@ -27,16 +27,16 @@ class GroupChangesIn(serializers.Serializer[Any]):
     """What can be said about a group."""
 
     name = LineField(max_length=MAX_NAME_LENGTH, required=False)
-    slug = serializers.RegexField(f"^{SLUG_PATTERN}$", max_length=MAX_SLUG_LENGTH, required=False)
-    description = serializers.CharField(max_length=2_000, allow_blank=True, required=False)
+    slug = SlugField(SLUG_PATTERN, max_length=MAX_SLUG_LENGTH, required=False)
+    description = TextField(max_length=2_000, allow_blank=True, required=False)
 
 
 class GroupIn(GroupChangesIn):
     """A new group."""
 
     name = LineField(max_length=MAX_NAME_LENGTH)
-    slug = serializers.RegexField(f"^{SLUG_PATTERN}$", max_length=MAX_SLUG_LENGTH)
-    tenant = serializers.RegexField(f"^{tenants.SLUG_PATTERN}$", required=False)
+    slug = SlugField(SLUG_PATTERN, max_length=MAX_SLUG_LENGTH)
+    tenant = SlugField(tenants.SLUG_PATTERN, required=False)
 
 
 class MemberOut(serializers.Serializer[Any]):

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from auth_service.accounts.serializers import UserOut
-from auth_service.api.fields import SecretField
+from auth_service.api.fields import SecretField, TextField
 
 MAX_TOKENS_PER_CALL = 500
 
@@ -21,7 +21,7 @@ class IntrospectionIn(serializers.Serializer[Any]):
     """A token to look at."""
 
     token = _Anything()
-    token_type_hint = serializers.CharField(max_length=40, required=False)
+    token_type_hint = TextField(max_length=40, required=False)
 
 
 class IntrospectionBatchIn(serializers.Serializer[Any]):

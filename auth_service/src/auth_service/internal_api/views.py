@@ -7,8 +7,11 @@ from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+from typing_extensions import override
 
 from auth_service import clock
+from auth_service.accounts.examples import USER
 from auth_service.accounts.models import User
 from auth_service.api.access import Access
 from auth_service.api.pagination import WidePages
@@ -52,6 +55,9 @@ _ACTIVE = {
     "token_use": "access",
     "username": "ada",
 }
+
+_GROUP = {"id": "0192f6a0-c0de-7abc-8def-00000000beef", "slug": "ops", "name": "Ops", "tenant": "default"}
+_MEMBERSHIP = {"group_id": _GROUP["id"], "user_id": _ACTIVE["sub"]}
 
 
 def introspect(tokens: Sequence[str]) -> list[dict[str, Any]]:
@@ -121,21 +127,48 @@ class TicketRedemptionView(ApiView):
             return Response(_answer(rejected))
 
 
-class MirrorView(ApiView):
-    """Pages of a full copy, each with the revision to go on from."""
+class MirrorPages(WidePages):
+    """Pages of a full copy, each with the revision of the last identity event it surely contains."""
 
-    pagination_class = WidePages
+    def __init__(self) -> None:
+        super().__init__()
+        self._revision = 0
+
+    @override
+    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any]:
+        """One page.
+
+        Raises:
+            ServiceError: As `CursorPages` does.
+        """
+        # Read before the rows: what changes in between comes again as an event, which is harmless; the other way round
+        # it would be missed.
+        self._revision = get_revision()
+        return super().paginate_queryset(queryset, request, view)
+
+    @override
+    def get_paginated_response(self, data: Any) -> Response:
+        """The page as it is answered."""
+        return Response({"items": data, "next_cursor": self.next_cursor, "revision": self._revision})
+
+    @override
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The page as it is documented."""
+        shape = super().get_paginated_response_schema(schema)
+        shape["required"].append("revision")
+        shape["properties"]["revision"] = {"type": "integer", "example": 1042}
+        return shape
+
+
+class MirrorView(ApiView):
+    """Base of the full copies."""
+
+    pagination_class = MirrorPages
     orderings = ("id",)
     shape: type[BaseSerializer[Any]]
 
     def _page(self, rows: QuerySet[Any]) -> Response:
-        # Read before the rows: what changes in between comes again as an event, which is harmless; the other way round
-        # it would be missed.
-        revision = get_revision()
-        page = self.paginate_queryset(rows) or []
-        response = self.get_paginated_response(self.shape(page, many=True).data)
-        response.data["revision"] = revision
-        return response
+        return self.get_paginated_response(self.shape(self.paginate_queryset(rows) or [], many=True).data)
 
 
 class MirroredUsersView(MirrorView):
@@ -144,7 +177,7 @@ class MirroredUsersView(MirrorView):
     access = {"GET": Access.INTERNAL}
     serializer_class = shape = MirroredUser
 
-    @operation("mirror_users", "Copy all users", response=MirroredUser(many=True))
+    @operation("mirror_users", "Copy all users", response=MirroredUser(many=True), answers=USER)
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
         return self._page(User.objects.all())
@@ -156,7 +189,7 @@ class MirroredGroupsView(MirrorView):
     access = {"GET": Access.INTERNAL}
     serializer_class = shape = MirroredGroup
 
-    @operation("mirror_groups", "Copy all groups", response=MirroredGroup(many=True))
+    @operation("mirror_groups", "Copy all groups", response=MirroredGroup(many=True), answers=_GROUP)
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
         return self._page(Group.objects.all())
@@ -168,7 +201,9 @@ class MirroredMembershipsView(MirrorView):
     access = {"GET": Access.INTERNAL}
     serializer_class = shape = MirroredMembership
 
-    @operation("mirror_memberships", "Copy all memberships", response=MirroredMembership(many=True))
+    @operation(
+        "mirror_memberships", "Copy all memberships", response=MirroredMembership(many=True), answers=_MEMBERSHIP
+    )
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
         return self._page(Membership.objects.all())

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 from typing_extensions import override
 
-from auth_service.api.fields import ExternalIdField, IdField, LineField, MomentField, SecretField
+from auth_service.api.fields import ExternalIdField, FlagField, IdField, LineField, MomentField, SecretField, SlugField
 from auth_service.service_accounts.models import GRANTABLE_SCOPES, ServiceAccount
 from auth_service.sessions.models import MAX_DEVICE_ID_LENGTH
 from auth_service.tenants.models import SLUG_PATTERN
@@ -42,7 +42,7 @@ class ServiceAccountChangesIn(serializers.Serializer[Any]):
 
     name = LineField(max_length=100, required=False)
     scopes = serializers.ListField(child=serializers.ChoiceField(_SCOPES), max_length=50, required=False)
-    is_active = serializers.BooleanField(required=False)
+    is_active = FlagField(required=False)
 
 
 class ServiceAccountIn(serializers.Serializer[Any]):
@@ -50,7 +50,7 @@ class ServiceAccountIn(serializers.Serializer[Any]):
 
     name = LineField(max_length=100)
     scopes = serializers.ListField(child=serializers.ChoiceField(_SCOPES), max_length=50)
-    tenant = serializers.RegexField(f"^{SLUG_PATTERN}$", required=False)
+    tenant = SlugField(SLUG_PATTERN, required=False)
 
 
 class ServiceTokenIn(serializers.Serializer[Any]):

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from auth_service.api.fields import LineField, MomentField
+from auth_service.api.fields import FlagField, LineField, MomentField, SlugField
 from auth_service.tenants.models import SLUG_PATTERN
 
 
@@ -20,7 +20,7 @@ class TenantOut(serializers.Serializer[Any]):
 class TenantIn(serializers.Serializer[Any]):
     """A new tenant. The slug stands in every token and never changes."""
 
-    slug = serializers.RegexField(f"^{SLUG_PATTERN}$")
+    slug = SlugField(SLUG_PATTERN)
     name = LineField(max_length=200)
 
 
@@ -28,4 +28,4 @@ class TenantChangesIn(serializers.Serializer[Any]):
     """What can be changed."""
 
     name = LineField(max_length=200, required=False)
-    is_active = serializers.BooleanField(required=False)
+    is_active = FlagField(required=False)

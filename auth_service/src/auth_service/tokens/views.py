@@ -39,6 +39,19 @@ _TOKENS = {
 }
 _JWK = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "qPzI2e...", "n": "0vx7ag...", "e": "AQAB"}
 
+_METADATA = {
+    "issuer": "https://auth.example.org",
+    "jwks_uri": "https://auth.example.org/.well-known/jwks.json",
+    "token_endpoint": "https://auth.example.org/api/v1/auth/token",
+    "revocation_endpoint": "https://auth.example.org/api/v1/auth/token/revoke",
+    "introspection_endpoint": "https://auth.example.org/internal/v1/tokens/introspect",
+    "response_types_supported": [],
+    "grant_types_supported": ["password", "refresh_token", "client_credentials"],
+    "scopes_supported": ["inbox", "messages:send"],
+    "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
+    "service_documentation": "https://auth.example.org/api/docs",
+}
+
 
 class LoginView(ApiView):
     """People who log in."""
@@ -150,7 +163,7 @@ class MetadataView(ApiView):
     access = {"GET": Access.PUBLIC}
     serializer_class = MetadataOut
 
-    @operation("get_metadata", "Authorization server metadata", response=MetadataOut)
+    @operation("get_metadata", "Authorization server metadata", response=MetadataOut, answers=_METADATA)
     def get(self, request: Request) -> Response:
         """RFC 8414. `issuer` equals the tokens' `iss` exactly."""
         return Response(_make_metadata(), headers={"Cache-Control": "public, max-age=3600"})

@@ -29,6 +29,9 @@ class Command(migrate.Command):
 def _locked() -> Iterator[None]:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
+            # Requests give up after seconds; a migration waits for the other one, and takes the time it takes.
+            cursor.execute("SET lock_timeout = 0")
+            cursor.execute("SET statement_timeout = 0")
             cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             try:
                 yield

@@ -1,0 +1,84 @@
+"""Schemathesis over the whole OpenAPI document, with real tokens of every role, against the running server.
+
+The ordinary run is short. `AUTH_FUZZ_SECONDS` (for each role) and `AUTH_FUZZ_SEED` make it longer and different: CI's
+nightly run takes three minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from auth_server import Server, running
+
+from auth_service.config.environment import DEVELOPMENT_INTERNAL_KEY
+
+SECONDS = os.environ.get("AUTH_FUZZ_SECONDS", "6")
+SEED = os.environ.get("AUTH_FUZZ_SEED", "1")
+PASSWORD = "a phrase for the fuzzer"
+# They end the session that asks; what they do has tests of its own.
+NOT_WITH_A_TOKEN = ("log_out", "log_out_all", "erase_me", "end_my_session")
+# A well-formed name may be taken, a well-formed link used: whether good data is taken depends on more than its form.
+NOT_CHECKED = "positive_data_acceptance"
+GENEROUS = {
+    f"AUTH_{name}": "1000000"
+    for name in (
+        "LOGIN_FAILURES_PER_ACCOUNT",
+        "LOGIN_FAILURES_PER_ADDRESS",
+        "REGISTER_PER_ADDRESS",
+        "RESET_PER_ADDRESS",
+        "RESET_PER_ACCOUNT",
+        "INTERNAL_FAILURES_PER_ADDRESS",
+    )
+}
+
+
+def make_accounts(server: Server) -> dict[str, dict[str, str]]:
+    """A header for each role. Each role but the operator's has a tenant of its own, so that none can end another's."""
+    operator = {"Authorization": f"Bearer {server.log_in('admin', 'herald-admin')['access']}"}
+    headers = {"visitor": {}, "operator": operator, "internal": {"X-Internal-Key": DEVELOPMENT_INTERNAL_KEY}}
+
+    def call(path: str, body: object) -> dict[str, str]:
+        answer = server.http.post(path, json=body, headers=operator)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, str] = answer.json()
+        return made
+
+    for role in ("user", "staff", "admin"):
+        tenant = call("/api/v1/tenants", {"slug": f"fuzz-{role}", "name": role})["slug"]
+        person = {"username": f"fuzz-{role}", "password": PASSWORD, "roles": [role], "tenant": tenant}
+        call("/api/v1/users", person)
+        headers[role] = {"Authorization": f"Bearer {server.log_in(f'fuzz-{role}', PASSWORD)['access']}"}
+    scopes = ["users:read", "users:write", "groups:write", "tokens:issue", "audit:read"]
+    account = call("/api/v1/service-accounts", {"name": "fuzz", "scopes": scopes, "tenant": "fuzz-staff"})
+    body = {"client_id": account["client_id"], "client_secret": account["client_secret"]}
+    token = server.post("/api/v1/auth/service-token", body).json()["access"]
+    return {**headers, "service": {"Authorization": f"Bearer {token}"}}
+
+
+def begin(server: Server, role: str, headers: dict[str, str], folder: Path) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("st")), "run", f"{server.url}/api/schema", "--no-color"]
+    command += ["--seed", SEED, "--max-time", SECONDS, "--max-examples", "50", "--continue-on-failure", "--no-shrink"]
+    command += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none", "--warnings", "off"]
+    command += ["--exclude-checks", NOT_CHECKED]
+    command += [part for name in NOT_WITH_A_TOKEN if headers for part in ("--exclude-operation-id", name)]
+    command += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "CI": "1"}
+    )
+
+
+@pytest.mark.timeout(60 + 7 * float(SECONDS))
+def test_no_role_meets_a_fault_a_broken_promise_or_an_open_door(tmp_path: Path, server: Server) -> None:
+    own = Server(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", server.amqp_url, {**GENEROUS, "AUTH_WORKERS": "1"})
+    with running(own):
+        runs = {role: begin(own, role, headers, tmp_path) for role, headers in make_accounts(own).items()}
+        outputs = {role: run.communicate()[0] for role, run in runs.items()}
+        faults = [line for line in own.log.splitlines() if "request_failed" in line]
+    assert faults == []
+    for role, run in runs.items():
+        assert run.returncode == 0, f"{role}\n{outputs[role][-6000:]}"
+        assert "Tested: " in outputs[role]
