@@ -7,6 +7,7 @@ import pytest
 from auth_kit import PASSWORD, Api, Device, is_active, log_in, make_admin, make_service, make_user, pages_of
 
 from auth_service.accounts.models import User
+from auth_service.accounts.serializers import UserOut
 from auth_service.audit.models import AuditEvent
 from auth_service.identity_events.models import OutboxEvent
 from auth_service.sessions.models import Session
@@ -173,6 +174,12 @@ def test_profile_and_its_changes(device: Device, alice: User) -> None:
     assert events(IdentityEventType.USER_UPDATED)[-1].data["phone"] == "+4930123456"
     assert device.patch("/api/v1/users/me", {"locale": "pt-BR"}).status == 200
     assert len(events(IdentityEventType.USER_UPDATED)) == 1
+
+
+def test_the_fields_of_the_document_are_those_of_the_answer(alice: User) -> None:
+    shown = UserOut(alice).data
+    assert list(shown) == list(UserOut().fields)
+    assert shown["id"] == str(alice.id)
 
 
 def test_a_new_address_is_unverified(device: Device, alice: User) -> None:
