@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         if os.environ.get(failpoints.VARIABLE):
             raise ValueError(f"{failpoints.VARIABLE} must not be set in production")
         keys = self.internal_keys
-        if DEVELOPMENT_INTERNAL_KEY in keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
+        if not keys or DEVELOPMENT_INTERNAL_KEY in keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
             raise ValueError(f"INTERNAL_SERVICE_KEY must be set to keys of at least {MIN_SECRET_LENGTH} characters")
         if self.database_url is None:
             raise ValueError("NOTIFY_DATABASE_URL must be set")
@@ -134,6 +134,14 @@ class Settings(BaseSettings):
         if broker.username in (None, "guest") or not broker.password:
             raise ValueError("AMQP_URL must name a user other than guest, with a password")
         return self
+
+    @classmethod
+    def variable_of(cls, field: str) -> str:
+        """The environment variable of a field; also takes the variable's own name."""
+        known = cls.model_fields.get(field)
+        if known is None or isinstance(known.validation_alias, str):
+            return str(known.validation_alias) if known is not None else field
+        return f"{cls.model_config['env_prefix']}{field}".upper()
 
     @property
     def internal_keys(self) -> tuple[str, ...]:

@@ -61,7 +61,10 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(f"{field or 'settings'}: {message}" for field, message in describe_errors(error.errors()))
+        described = describe_errors(error.errors(include_url=False, include_input=False, include_context=False))
+        problems = "; ".join(
+            f"{Settings.variable_of(field)}: {message}" if field else message for field, message in described
+        )
         sys.exit(f"herald-notify: {problems}")
 
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+from builders import USER
+
+from notification_service.broker.user_queues import Receipt
+from notification_service.gateway.feed import Feed
+
+
+def receipt(tag: int) -> Receipt:
+    return Receipt(cast("Any", None), tag)
+
+
+def make_feed() -> Feed:
+    return Feed(USER, "default")
+
+
+def test_frames_are_settled_by_the_first_acknowledgement_of_any_device() -> None:
+    feed = make_feed()
+    for seq in (1, 2, 3):
+        assert feed.add_unsettled(seq, receipt(seq), 0.0) == []
+    assert [each.tag for each in feed.take_acked(2, 1.0)] == [1, 2]
+    assert feed.take_acked(2, 1.0) == []
+    assert (feed.unsettled_count, feed.last_seq, feed.acked_seq) == (1, 3, 2)
+
+
+def test_what_a_device_has_already_is_settled_at_once() -> None:
+    feed = make_feed()
+    feed.take_acked(5, 0.0)
+    assert [each.tag for each in feed.add_unsettled(4, receipt(9), 0.0)] == [9]
+
+
+def test_two_copies_of_a_frame_are_settled_together() -> None:
+    feed = make_feed()
+    feed.add_unsettled(1, receipt(1), 0.0)
+    feed.add_unsettled(1, receipt(2), 0.0)
+    assert [each.tag for each in feed.take_acked(1, 0.0)] == [1, 2]
+
+
+def test_a_frame_that_needs_no_acknowledgement_is_taken_alone() -> None:
+    feed = make_feed()
+    feed.add_unsettled(1, receipt(1), 0.0)
+    feed.add_unsettled(2, receipt(2), 0.0)
+    assert [each.tag for each in feed.take(2)] == [2]
+    assert feed.take(2) == []
+    assert feed.waited_s(3.0) == 3.0
+    assert [each.tag for each in feed.take(1)] == [1]
+    assert feed.waited_s(3.0) == 0.0
+
+
+def test_the_wait_is_measured_from_the_last_progress() -> None:
+    feed = make_feed()
+    assert feed.waited_s(100.0) == 0.0
+    feed.add_unsettled(1, receipt(1), 10.0)
+    feed.add_unsettled(2, receipt(2), 20.0)
+    assert feed.waited_s(50.0) == 40.0
+    feed.take_acked(1, 50.0)
+    assert feed.waited_s(60.0) == 10.0
+    feed.take_acked(2, 60.0)
+    assert feed.waited_s(100.0) == 0.0
+
+
+def test_everything_can_be_given_back_in_order() -> None:
+    feed = make_feed()
+    for seq in (3, 1, 2):
+        feed.add_unsettled(seq, receipt(seq), 0.0)
+    assert [each.tag for each in feed.take_all()] == [1, 2, 3]
+    assert (feed.unsettled_count, feed.waited_s(100.0)) == (0, 0.0)
+
+
+def test_the_oldest_connections_are_the_excess() -> None:
+    feed = make_feed()
+    feed.connections = cast("Any", ["a", "b", "c"])
+    assert list(feed.find_excess(2)) == ["a"]
+    assert list(feed.find_excess(3)) == []

@@ -1,0 +1,362 @@
+"""The session: who, what, how fast, how long. The streams are the follower's (test_follower)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from builders import (
+    CONNECTION,
+    COUNTS,
+    OTHER,
+    SESSION,
+    USER,
+    WALL_CLOCK,
+    close_code,
+    frames,
+    make_cursor,
+    make_identity,
+    make_info,
+    make_page,
+    open_session,
+    others,
+    position,
+    types,
+)
+
+from notification_service.gateway.effects import (
+    Acked,
+    ChangeItems,
+    Fetch,
+    Identify,
+    IdentifyAgain,
+    SendMessage,
+    SendPing,
+)
+from notification_service.gateway.session import MAX_MALFORMED, Limits, Phase, Session
+from notification_service.notifications.pages import FrameType
+from shared_contracts.error_codes import ErrorCode
+from shared_contracts.ws.frames import SERVER_FRAMES, AckMode, Hello
+
+
+def new_session(now: float = 0.0) -> Session:
+    return Session(CONNECTION, Limits(), now)
+
+
+def item(session: Session, seq: int, now: float = 0.0) -> None:
+    session.on_item(seq, FrameType.NOTIFICATION, b'{"seq":%d,"id":"n"}' % seq, is_repeat=False, now=now)
+
+
+# --- authentication ------------------------------------------------------------------------------------------------
+
+
+def test_hello_is_identified() -> None:
+    session = new_session()
+    assert session.on_text(b'{"type":"hello","token":"t","device_id":"tv"}', 0.0) == [
+        Identify(Hello(token="t", device_id="tv"))
+    ]
+    assert session.phase is Phase.IDENTIFYING
+
+
+def test_welcome_says_who_where_and_how() -> None:
+    session, effects = open_session(make_info(top_seq=2))
+    welcome, *_ = frames(effects)
+    SERVER_FRAMES["welcome"].model_validate(welcome)
+    assert welcome == {
+        "type": "welcome",
+        "protocol": 1,
+        "connection_id": str(CONNECTION),
+        "session_id": str(SESSION),
+        "user_id": str(USER),
+        "device_id": "phone",
+        "roles": ["user"],
+        "position": position(0),
+        "resume": "fresh",
+        "counts": {"unread": 3, "unseen": 1},
+        "heartbeat_interval_ms": 20_000,
+        "token_expires_at": "2026-01-02T03:19:05.000Z",
+        "server_time": "2026-01-02T03:04:05.000Z",
+        "max_unacked": 64,
+    }
+    assert others(effects) == [Fetch(0, 0, 64)]
+    assert session.is_open
+
+
+def test_without_a_device_id_the_session_is_the_device() -> None:
+    session, _ = open_session(device_id=None)
+    assert session.device_id == str(SESSION)
+
+
+def test_a_position_of_the_client_is_an_acknowledgement() -> None:
+    _, effects = open_session(make_info(top_seq=5, cursor=make_cursor(1)), requested=position(4))
+    assert others(effects) == [Acked(4, 0), Fetch(4, 0, 64)]
+    assert frames(effects)[0]["resume"] == "recovered"
+
+
+def test_a_reset_names_reason_counts_and_the_new_position() -> None:
+    session, effects = open_session(make_info(top_seq=5), requested="nonsense")
+    assert types(effects) == ["welcome", "reset", "synced"]
+    reset = frames(effects)[1]
+    SERVER_FRAMES["reset"].model_validate(reset)
+    assert (reset["reason"], reset["position"]) == ("unknown_position", position(5))
+    assert others(effects) == [Acked(5, 0)]
+    assert session.follower.is_live
+
+
+@pytest.mark.parametrize(("is_expired", "code"), [(True, 4401), (False, 4501)])
+def test_refused_tokens_close(*, is_expired: bool, code: int) -> None:
+    session = new_session()
+    session.identify(Hello(token="t"))
+    assert close_code(session.on_refused(is_expired=is_expired)) == code
+
+
+@pytest.mark.req("D05")
+@pytest.mark.parametrize("text", [b'{"type":"ping"}', b"{", b'{"type":"ack","position":"p"}', b'{"type":"hello"}'])
+def test_any_other_first_frame_breaks_the_protocol(text: bytes) -> None:
+    assert close_code(new_session().on_text(text, 0.0)) == 4500
+
+
+def test_frames_while_identifying_break_the_protocol() -> None:
+    session = new_session()
+    session.identify(Hello(token="t"))
+    assert close_code(session.on_text(b'{"type":"hello","token":"t"}', 0.0)) == 4500
+
+
+@pytest.mark.req("D21")
+def test_an_unknown_protocol_version_is_named_and_closed() -> None:
+    effects = new_session().on_text(b'{"type":"hello","token":"t","protocol":2,"ref":"r"}', 0.0)
+    (error,) = frames(effects)
+    assert (error["code"], error["ref"]) == ("unsupported_protocol", "r")
+    assert close_code(effects) == 4500
+
+
+@pytest.mark.req("D04")
+def test_silence_ends_after_the_authentication_time() -> None:
+    session = new_session()
+    assert session.on_tick(9.9) == []
+    assert close_code(session.on_tick(10.0)) == 4408
+    waiting = new_session()
+    waiting.identify(Hello(token="t"))
+    assert close_code(waiting.on_tick(10.0)) == 4408
+
+
+def test_an_identification_that_comes_too_late_is_ignored() -> None:
+    session = new_session()
+    hello = Hello(token="t")
+    session.identify(hello)
+    session.on_tick(10.0)
+    assert session.on_identified(make_identity(), hello, make_info(), now=11.0, wall_clock=WALL_CLOCK) == []
+
+
+# --- frames --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_become_effects() -> None:
+    session, _ = open_session()
+    assert session.on_text(f'{{"type":"read","ids":["{USER}"],"ref":"r"}}'.encode(), 0.0) == [
+        ChangeItems("read", (USER,), "r")
+    ]
+    assert session.on_text(b'{"type":"seen","all":true}', 0.0) == [ChangeItems("seen", None, None)]
+    assert session.on_text(b'{"type":"refresh","token":"new","ref":"r"}', 0.0) == [IdentifyAgain("new", "r")]
+    (sent,) = session.on_text(f'{{"type":"send","to":{{"user":"{OTHER}"}},"body":"hi"}}'.encode(), 0.0)
+    assert isinstance(sent, SendMessage)
+    assert sent.frame.body == "hi"
+
+
+def test_ping_is_answered() -> None:
+    session, _ = open_session()
+    assert frames(session.on_text(b'{"type":"ping","ref":"r"}', 0.0)) == [{"type": "pong", "ref": "r"}]
+
+
+def test_a_second_hello_and_unserved_frames_are_errors() -> None:
+    session, _ = open_session()
+    (error,) = frames(session.on_text(b'{"type":"hello","token":"t","ref":"a"}', 0.0))
+    assert (error["code"], error["ref"]) == ("invalid_frame", "a")
+    (error,) = frames(session.on_text(b'{"type":"preferences.get","ref":"b"}', 0.0))
+    assert (error["code"], error["ref"]) == ("unknown_frame_type", "b")
+    SERVER_FRAMES["error"].model_validate(error)
+
+
+@pytest.mark.req("D11")
+def test_malformed_frames_are_answered_and_then_ended() -> None:
+    session, _ = open_session()
+    for _ in range(MAX_MALFORMED - 1):
+        effects = session.on_text(b"{", 0.0)
+        assert [frame["code"] for frame in frames(effects)] == ["invalid_json"]
+        assert close_code(effects) is None
+    effects = session.on_text(b"[]", 0.0)
+    assert [frame["code"] for frame in frames(effects)] == ["invalid_frame"]
+    assert close_code(effects) == 4500
+
+
+@pytest.mark.req("D13")
+def test_too_many_frames_are_ended_and_acknowledgements_are_free() -> None:
+    session, _ = open_session()
+    for seq in range(1, 400):
+        item(session, seq)
+        session.on_text(f'{{"type":"ack","position":"{position(seq)}"}}'.encode(), 0.0)
+    assert session.is_open
+    codes = [close_code(session.on_text(b'{"type":"ping"}', 0.0)) for _ in range(101)]
+    assert codes == [None] * 100 + [4429]
+
+
+def test_the_allowance_returns_with_time() -> None:
+    session, _ = open_session()
+    for second in range(20):
+        for _ in range(50):
+            assert close_code(session.on_text(b'{"type":"ping"}', float(second))) is None
+
+
+def test_acknowledgements_move_the_position() -> None:
+    session, _ = open_session()
+    item(session, 1)
+    item(session, 2)
+    assert session.on_text(f'{{"type":"ack","position":"{position(1)}"}}'.encode(), 0.0) == [Acked(1, 0)]
+    assert session.on_text(f'{{"type":"ack","position":"{position(1)}"}}'.encode(), 0.0) == []
+
+
+@pytest.mark.parametrize("text", ["nonsense", position(9), position(0, 1), position(1, epoch="deadbeef")])
+def test_positions_that_were_not_given_out_are_refused(text: str) -> None:
+    session, _ = open_session()
+    item(session, 1)
+    for command in ("ack", "sync"):
+        (error,) = frames(session.on_text(f'{{"type":"{command}","position":"{text}","ref":"r"}}'.encode(), 0.0))
+        assert (error["code"], error["ref"]) == ("invalid_position", "r")
+
+
+def test_sync_goes_back() -> None:
+    session, _ = open_session()
+    item(session, 1)
+    item(session, 2)
+    assert session.on_text(f'{{"type":"sync","position":"{position(1)}"}}'.encode(), 0.0) == [Fetch(1, 0, 64)]
+    assert types(session.on_page(make_page([2], seq=2), 0.0)) == ["notification", "synced"]
+
+
+# --- refresh -------------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_moves_the_expiry_and_tells_changed_rights() -> None:
+    session, _ = open_session()
+    later = make_identity(expires_at=WALL_CLOCK + timedelta(seconds=2000), roles=("user", "staff"))
+    effects = session.on_refreshed(later, "r", now=100.0, wall_clock=WALL_CLOCK + timedelta(seconds=100))
+    refreshed, rights = frames(effects)
+    assert (refreshed["type"], refreshed["ref"], rights["roles"]) == ("refreshed", "r", ["user", "staff"])
+    session.on_heard(1990.0)
+    assert close_code(session.on_tick(1999.0)) is None
+
+
+def test_a_refresh_with_the_same_rights_says_nothing_of_them() -> None:
+    session, _ = open_session()
+    assert types(session.on_refreshed(make_identity(), None, now=0.0, wall_clock=WALL_CLOCK)) == ["refreshed"]
+
+
+@pytest.mark.req("D06")
+def test_another_users_token_ends_the_connection() -> None:
+    session, _ = open_session()
+    effects = session.on_refreshed(make_identity(user_id=OTHER), None, now=0.0, wall_clock=WALL_CLOCK)
+    assert close_code(effects) == 4501
+    assert session.on_refreshed(make_identity(), None, now=0.0, wall_clock=WALL_CLOCK) == []
+
+
+# --- answers to commands -------------------------------------------------------------------------------------------
+
+
+def change(session: Session, seq: int | None, ref: str | None = "r") -> list[dict[str, object]]:
+    body = b'{"state":"read","seq":%d}' % seq if seq is not None else None
+    return frames(session.on_items_changed(seq=seq, body=body, label="read", counts=COUNTS, ref=ref, now=0.0))
+
+
+def test_a_change_is_answered_in_the_stream_with_the_ref() -> None:
+    session, _ = open_session()
+    (frame,) = change(session, 1)
+    assert (frame["type"], frame["seq"], frame["ref"], frame["position"]) == ("state", 1, "r", position(1))
+    # The copy from the queue is known.
+    assert session.on_item(1, FrameType.STATE, b'{"seq":1}', is_repeat=False, now=0.0) == []
+
+
+def test_a_change_without_a_ref_has_none() -> None:
+    session, _ = open_session()
+    (frame,) = change(session, 1, ref=None)
+    assert "ref" not in frame
+
+
+def test_a_change_out_of_its_turn_is_answered_without_moving_the_position() -> None:
+    session, _ = open_session()
+    (answer,) = change(session, 3)
+    assert (answer["ref"], answer["position"]) == ("r", position(0))
+    item(session, 1)
+    effects = session.on_item(2, FrameType.NOTIFICATION, b'{"seq":2}', is_repeat=False, now=0.0)
+    assert [frame["seq"] for frame in frames(effects)] == [2, 3]
+
+
+def test_what_was_like_that_already_is_answered_too() -> None:
+    session, _ = open_session()
+    (answer,) = change(session, None)
+    assert (answer["ids"], answer["ref"], answer["counts"]) == ([], "r", {"unread": 3, "unseen": 1})
+
+
+def test_sent_and_failed_commands_repeat_the_ref() -> None:
+    session, _ = open_session()
+    assert frames(session.on_message_sent(OTHER, "r")) == [{"type": "sent", "id": str(OTHER), "ref": "r"}]
+    (error,) = frames(session.on_command_failed(ErrorCode.UNAVAILABLE, "later", "r"))
+    assert (error["code"], error["temporary"], error["ref"]) == ("unavailable", True, "r")
+    session.close(4500, "x")  # type: ignore[arg-type]
+    assert change(session, 1) == []
+    assert session.on_message_sent(OTHER, "r") == []
+    assert session.on_command_failed(ErrorCode.UNAVAILABLE, "later", "r") == []
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("D06")
+def test_expiry_is_announced_once_and_then_enforced_on_a_silent_receiver() -> None:
+    session, _ = open_session(limits=Limits(heartbeat_s=10_000))
+    assert session.on_tick(839.0) == []
+    assert frames(session.on_tick(841.0)) == [{"type": "token_expiring", "expires_in_s": 59}]
+    assert session.on_tick(842.0) == []
+    assert close_code(session.on_tick(900.0)) == 4401
+    assert session.on_tick(901.0) == []
+
+
+@pytest.mark.req("D16")
+def test_a_peer_that_misses_two_heartbeats_is_gone() -> None:
+    session, _ = open_session()
+    assert session.on_tick(19.0) == []
+    assert session.on_tick(20.0) == [SendPing()]
+    session.on_heard(21.0)
+    assert session.on_tick(40.0) == [SendPing()]
+    assert session.on_tick(60.0) == [SendPing()]
+    assert close_code(session.on_tick(61.1)) == 1001
+
+
+def test_unacknowledged_frames_come_again_three_times_and_then_the_connection_ends() -> None:
+    session, _ = open_session(limits=Limits(heartbeat_s=10_000))
+    item(session, 1)
+    for turn in range(1, 4):
+        now = 30.0 * turn
+        assert session.on_tick(now) == [Fetch(0, 0, 64)]
+        (frame,) = frames(session.on_page(make_page([1], seq=1), now))
+        assert frame["redelivered"] is True
+    assert session.on_tick(119.0) == []
+    assert close_code(session.on_tick(120.0)) == 4412
+
+
+def test_progress_resets_the_patience() -> None:
+    session, _ = open_session(limits=Limits(heartbeat_s=10_000))
+    for turn in range(1, 8):
+        item(session, turn, now=40.0 * turn)
+        assert session.on_tick(40.0 * turn + 30.0) == [Fetch(turn - 1, 0, 64)]
+        session.on_page(make_page([turn], seq=turn), 40.0 * turn + 30.0)
+        session.on_text(f'{{"type":"ack","position":"{position(turn)}"}}'.encode(), 40.0 * turn + 31.0)
+    assert session.is_open
+
+
+def test_a_closed_session_does_nothing_more() -> None:
+    session, _ = open_session(ack=AckMode.AUTO)
+    assert close_code(session.close(4503, "closed")) == 4503  # type: ignore[arg-type]
+    assert session.close(4503, "again") == []  # type: ignore[arg-type]
+    assert session.on_text(b'{"type":"ping"}', 0.0) == []
+    assert session.on_tick(1000.0) == []
+    assert session.on_item(1, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []
+    assert session.on_page(make_page([1], seq=1), 0.0) == []
