@@ -33,6 +33,7 @@ lint: setup ## Check format and style
 types: setup ## Check types, tests included
 	@for member in shared_contracts deploy/local notification_service; do \
 	  (cd $$member && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml src tests) || exit 1; done
+	@cd tests_e2e && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd auth_service && $(CURDIR)/$(VENV)/mypy src tests
 
 .PHONY: lock

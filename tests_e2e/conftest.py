@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -29,11 +30,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield running
 
 
-def make_stack(request: pytest.FixtureRequest, database: str, folder: Path, **options: int) -> Iterator[Stack]:
+def make_stack(
+    request: pytest.FixtureRequest, database: str, folder: Path, **options: int
+) -> AbstractContextManager[Stack]:
     databases: tuple[str | None, str | None] = (None, None)
     if database == "postgresql":
         databases = _make_databases(request.getfixturevalue("postgres_url"))
-    return running_stack(folder, databases=databases, settings=SETTINGS, **options)  # type: ignore[return-value]
+    return running_stack(folder, databases=databases, settings=SETTINGS, **options)
 
 
 def _make_databases(postgres_url: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 from harness.broker import Backend
 from harness.people import Rest
@@ -122,9 +123,14 @@ async def test_foreign_and_unknown_items_do_not_exist(stack: Stack, rest: Rest, 
         answer = await foreign.next("state")
         assert (answer["ids"], answer["ref"], answer["counts"]) == ([], "x", {"unread": 0, "unseen": 0})
         await device.expect_nothing("state")
-    for method, options in (("GET", {}), ("PATCH", {"json": {"read": True}}), ("DELETE", {})):
-        answer = await rest.notify(method, f"/api/v1/inbox/{sent}", token=other.access, **options)
-        assert answer.status_code == 404
+    attempts: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("GET", {}),
+        ("PATCH", {"json": {"read": True}}),
+        ("DELETE", {}),
+    )
+    for method, options in attempts:
+        refused = await rest.notify(method, f"/api/v1/inbox/{sent}", token=other.access, **options)
+        assert refused.status_code == 404
     item = (await rest.notify("GET", f"/api/v1/inbox/{sent}", token=owner.access)).json()
     assert item["read_at"] is None
 

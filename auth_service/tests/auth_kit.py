@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,17 @@ from shared_contracts.scopes import Role
 
 PASSWORD = "correct horse battery"
 _numbers = itertools.count(1)
+
+
+_clients = threading.local()
+
+
+def _client() -> Client:
+    """One per thread: a new one would load the middleware, and look through all static files, for each request."""
+    if not hasattr(_clients, "client"):
+        _clients.client = Client(raise_request_exception=False)
+    found: Client = _clients.client
+    return found
 
 
 @dataclass(frozen=True)
@@ -65,9 +77,9 @@ class Api:
             sent.setdefault("Authorization", f"Bearer {self.token}")
         content_type = sent.pop("Content-Type", "application/json")
         data: Any = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body)
-        response = Client(raise_request_exception=False).generic(
-            method, path, data, content_type=content_type, headers=sent, REMOTE_ADDR=self.address
-        )
+        client = _client()
+        client.cookies.clear()
+        response = client.generic(method, path, data, content_type=content_type, headers=sent, REMOTE_ADDR=self.address)
         content = b"".join(response) if response.streaming else response.content
         return Answer(response.status_code, content.decode(errors="replace"), response.headers)
 

@@ -117,11 +117,11 @@ class Server:
 
 
 @contextmanager
-def running(server: Server, *, seed: bool = True, background: bool = False) -> Iterator[Server]:
-    """The service, migrated, with the demonstration accounts, answering."""
+def running(server: Server, *, prepared: bool = False, background: bool = False) -> Iterator[Server]:
+    """The service, migrated, with the demonstration accounts, answering. `prepared`: the database has all that."""
     try:
-        server.run("migrate")
-        if seed:
+        if not prepared:
+            server.run("migrate")
             server.run("seed_demo")
         if background:
             server.begin("background")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -102,6 +103,26 @@ def server(server_folder: Path, services: dict[str, str], rabbit: RabbitNode) ->
     more = {"AUTH_LOGIN_FAILURES_PER_ADDRESS": "1000", "AUTH_WORKERS": "2", "AUTH_TRUSTED_PROXIES": ""}
     with running(Server(server_folder, address, rabbit.url, more), background=True) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def prepared_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every table and the demonstration accounts, to be copied."""
+    folder = tmp_path_factory.mktemp("prepared")
+    own = Server(folder, f"sqlite:///{folder}/db.sqlite3", "amqp://x:y@127.0.0.1:1/")
+    own.run("migrate")
+    own.run("seed_demo")
+    with sqlite3.connect(folder / "db.sqlite3") as connected:
+        connected.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connected.close()
+    return folder / "db.sqlite3"
+
+
+@pytest.fixture
+def own_database(prepared_database: Path, tmp_path: Path) -> str:
+    """The address of a copy of it."""
+    shutil.copy(prepared_database, tmp_path / "db.sqlite3")
+    return f"sqlite:///{tmp_path}/db.sqlite3"
 
 
 @pytest.fixture

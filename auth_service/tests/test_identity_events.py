@@ -254,7 +254,7 @@ async def test_two_relays_publish_each_event_once_and_in_order(amqp_url: str) ->
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_relay_takes_over_from_one_that_died(amqp_url: str) -> None:
-    await run_in_thread(lambda: do_take_lease(LEASE_NAME, "a process that was killed", timedelta(seconds=3)))
+    await run_in_thread(lambda: do_take_lease(LEASE_NAME, "a process that was killed", timedelta(seconds=1)))
     await run_in_thread(make_user)
     async with listening(amqp_url) as bodies, relaying(amqp_url):
         await until(lambda: len(bodies) == 1, limit_s=5)

@@ -60,9 +60,9 @@ def test_a_server_with_all_its_parts_is_ready(server: Server) -> None:
 
 
 @pytest.mark.req("J01")
-def test_a_server_without_a_broker_lives_and_is_not_ready(tmp_path: Path, server: Server) -> None:
-    own = Server(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", "amqp://x:y@127.0.0.1:1/")
-    with running(own, seed=False) as lonely:
+def test_a_server_without_a_broker_lives_and_is_not_ready(tmp_path: Path, own_database: str) -> None:
+    own = Server(tmp_path, own_database, "amqp://x:y@127.0.0.1:1/")
+    with running(own, prepared=True) as lonely:
         assert lonely.get("/health/live").status_code == 200
         ready = lonely.get("/health/ready")
         assert (ready.status_code, ready.json()["checks"]["broker"]) == (503, "the broker does not answer")
@@ -123,10 +123,10 @@ def test_a_burst_of_guesses_learns_no_more_than_five(server: Server) -> None:
 
 
 @pytest.mark.req("A11")
-def test_keys_rotate_under_load_and_the_server_ends_in_order(tmp_path: Path, server: Server) -> None:
+def test_keys_rotate_under_load_and_the_server_ends_in_order(tmp_path: Path, own_database: str) -> None:
     more = {"AUTH_KEY_PUBLISH_AHEAD": "1", "AUTH_ACCESS_LIFETIME": "2", "AUTH_WORKERS": "2"}
-    own = Server(tmp_path, f"sqlite:///{tmp_path}/db.sqlite3", server.amqp_url, more)
-    with running(own):
+    own = Server(tmp_path, own_database, "amqp://x:y@127.0.0.1:1/", more)
+    with running(own, prepared=True):
         tokens = own.log_in("alice", "herald-alice")
         refused: list[str] = []
         kids: set[str] = set()

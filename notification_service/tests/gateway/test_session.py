@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from builders import (
@@ -36,6 +37,7 @@ from notification_service.gateway.effects import (
 from notification_service.gateway.session import MAX_MALFORMED, Limits, Phase, Session
 from notification_service.notifications.pages import FrameType
 from shared_contracts.error_codes import ErrorCode
+from shared_contracts.ws.close_codes import CloseCode
 from shared_contracts.ws.frames import SERVER_FRAMES, AckMode, Hello
 
 
@@ -261,9 +263,10 @@ def test_another_users_token_ends_the_connection() -> None:
 # --- answers to commands -------------------------------------------------------------------------------------------
 
 
-def change(session: Session, seq: int | None, ref: str | None = "r") -> list[dict[str, object]]:
+def change(session: Session, seq: int | None, ref: str | None = "r") -> list[dict[str, Any]]:
     body = b'{"state":"read","seq":%d}' % seq if seq is not None else None
-    return frames(session.on_items_changed(seq=seq, body=body, label="read", counts=COUNTS, ref=ref, now=0.0))
+    effects = session.on_items_changed(seq=seq, body=body, label="read", counts=COUNTS, ref=ref, now=0.0)
+    return frames(effects)
 
 
 def test_a_change_is_answered_in_the_stream_with_the_ref() -> None:
@@ -300,7 +303,7 @@ def test_sent_and_failed_commands_repeat_the_ref() -> None:
     assert frames(session.on_message_sent(OTHER, "r")) == [{"type": "sent", "id": str(OTHER), "ref": "r"}]
     (error,) = frames(session.on_command_failed(ErrorCode.UNAVAILABLE, "later", "r"))
     assert (error["code"], error["temporary"], error["ref"]) == ("unavailable", True, "r")
-    session.close(4500, "x")  # type: ignore[arg-type]
+    session.close(CloseCode.PROTOCOL_BROKEN, "x")
     assert change(session, 1) == []
     assert session.on_message_sent(OTHER, "r") == []
     assert session.on_command_failed(ErrorCode.UNAVAILABLE, "later", "r") == []
@@ -354,8 +357,8 @@ def test_progress_resets_the_patience() -> None:
 
 def test_a_closed_session_does_nothing_more() -> None:
     session, _ = open_session(ack=AckMode.AUTO)
-    assert close_code(session.close(4503, "closed")) == 4503  # type: ignore[arg-type]
-    assert session.close(4503, "again") == []  # type: ignore[arg-type]
+    assert close_code(session.close(CloseCode.ACCOUNT_CLOSED, "closed")) == 4503
+    assert session.close(CloseCode.ACCOUNT_CLOSED, "again") == []
     assert session.on_text(b'{"type":"ping"}', 0.0) == []
     assert session.on_tick(1000.0) == []
     assert session.on_item(1, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []

@@ -77,10 +77,11 @@ def test_the_longest_message() -> None:
     def body(size: int) -> dict[str, Any]:
         return {**PRIVATE, "body": "x" * (size - len(json.dumps({**PRIVATE, "body": ""})))}
 
-    assert accepted(body(MAX_REQUEST_BYTES))
+    assert accepted(body(MAX_REQUEST_BYTES)).kind is Kind.PRIVATE
     assert reason(body(MAX_REQUEST_BYTES + 1)) == "too_large"
     # What the REST API measured before it added the event type's defaults.
-    assert accepted(body(MAX_REQUEST_BYTES + 1), message_headers={headers.SENDER_ID: str(ID)})
+    from_rest = accepted(body(MAX_REQUEST_BYTES + 1), message_headers={headers.SENDER_ID: str(ID)})
+    assert from_rest.kind is Kind.PRIVATE
 
 
 def test_each_routing_key_needs_its_recipients() -> None:
