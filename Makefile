@@ -35,10 +35,45 @@ types: setup ## Check types, tests included
 	  (cd $$member && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml src tests) || exit 1; done
 	@cd tests_e2e && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd auth_service && $(CURDIR)/$(VENV)/mypy src tests
+	@$(VENV)/mypy deploy/local/coverage_check.py
+
+.PHONY: contracts
+contracts: setup ## Check which module imports which (import-linter)
+	@$(VENV)/lint-imports --no-logo
+
+.PHONY: docs
+docs: setup ## Write the parts of the documentation that are made from the code
+	@$(VENV)/python docs/generate.py
+
+.PHONY: docs-check
+docs-check: setup ## Check that the documentation says what the code says, and that its links lead somewhere
+	@$(VENV)/python docs/generate.py --check
+
+.PHONY: e2e
+e2e: setup ## Run the end-to-end tests alone (ARGS go to pytest)
+	@$(VENV)/python -m herald_local.testing --only e2e $(ARGS)
+
+.PHONY: coverage
+coverage: setup ## Run all tests measuring coverage; fail below the floor, or when a pure module is not covered whole
+	@$(VENV)/python deploy/local/coverage_check.py
+
+.PHONY: bench
+bench: setup ## Measure throughput, latency and memory (ARGS choose what)
+	@$(VENV)/python -m benchmarks $(ARGS)
 
 .PHONY: lock
 lock: setup ## Resolve all dependencies again and pin them with hashes
 	@$(VENV)/python deploy/local/lock.py
 
+.PHONY: hooks
+hooks: setup ## Run the checks below at every commit (pre-commit)
+	@$(VENV)/pre-commit install --hook-type pre-commit --hook-type commit-msg
+
 .PHONY: check
-check: lint types test ## Everything CI runs
+check: lint types contracts docs-check test ## Everything CI runs
+
+.PHONY: clean
+clean: ## Remove what was made here: environment, run folder, caches, build output
+	@rm -rf .venv .run .coverage .coverage.* htmlcov .mypy_cache */.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} + -o -name '*.egg-info' -type d -prune -exec rm -rf {} +
+	@rm -rf shared_contracts/dist auth_service/dist notification_service/dist deploy/local/dist
