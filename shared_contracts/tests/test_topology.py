@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
 from shared_contracts import topology
+from shared_contracts.requests import Channel
 from shared_contracts.topology import TOPOLOGY
 
 USER = UUID("018f0000-0000-7000-8000-000000000001")
@@ -50,6 +54,22 @@ def test_user_queues_are_classic_and_single_active_consumer() -> None:
     assert queue.arguments == {"x-queue-type": "classic", "x-single-active-consumer": True}
 
 
+def test_every_outgoing_channel_has_a_work_queue() -> None:
+    assert {Channel.IN_APP, *topology.CHANNEL_NAMES} == set(Channel)
+    for name in topology.CHANNEL_NAMES:
+        assert topology.channel_queue(name).dead_letter_to == topology.CHANNEL_POISON.name
+
+
+@pytest.mark.req("I19")
+def test_each_step_of_a_ladder_is_a_queue_of_its_own_that_goes_back_to_the_work_queue() -> None:
+    queue = topology.retry_queue("email", timedelta(seconds=10))
+    assert queue.name == "channel.email.retry.10000"
+    assert queue.dead_letter_to == "channel.email"
+    assert queue.arguments["x-message-ttl"] == 11_000
+    assert not UNSAFE_ARGUMENTS & queue.arguments.keys()
+    assert topology.retry_queue("email", timedelta(0)).arguments["x-message-ttl"] == 1
+
+
 def test_contract_names_are_unchanged() -> None:
     assert {exchange.name: exchange.type for exchange in TOPOLOGY.exchanges} == {
         "notifications.direct": "direct",
@@ -66,6 +86,17 @@ def test_contract_names_are_unchanged() -> None:
         "intake",
         "intake.broadcast",
         "identity.mirror",
+        "channel.poison",
+        "channel.email",
+        "channel.sms",
+        "channel.telegram",
+        "channel.slack",
+        "channel.teams",
+        "channel.discord",
+        "channel.webhook",
+        "channel.web_push",
+        "channel.push",
+        "channel.apprise",
     }
     keys = {(each.exchange.name, each.routing_key) for each in TOPOLOGY.bindings if each.queue is topology.INTAKE}
     assert keys == {("notifications.direct", key) for key in ("private", "group", "event")}

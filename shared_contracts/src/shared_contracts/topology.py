@@ -8,6 +8,7 @@ the auth service declares only the exchange it publishes to. Declaring twice is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -85,6 +86,34 @@ INTAKE = Queue("intake", "quorum", single_active_consumer=True, dead_letter_to=I
 INTAKE_BROADCAST = Queue("intake.broadcast", "quorum", single_active_consumer=True, dead_letter_to=INTAKE_POISON.name)
 IDENTITY_MIRROR = Queue("identity.mirror", "quorum", single_active_consumer=True)
 
+CHANNEL_NAMES = ("email", "sms", "telegram", "slack", "teams", "discord", "webhook", "web_push", "push", "apprise")
+"""The built-in outgoing channels. `in_app` has the user queues instead."""
+
+CHANNEL_POISON = Queue("channel.poison", "quorum")
+"""Deliveries that killed or outlived every worker that took them; a worker ends them as failed."""
+
+
+def channel_queue(channel: str) -> Queue:
+    """The work queue of one outgoing channel."""
+    return Queue(f"channel.{channel}", "quorum", dead_letter_to=CHANNEL_POISON.name)
+
+
+def retry_queue(channel: str, delay: timedelta) -> Queue:
+    """One step of a channel's retry ladder: what waited here goes back to the work queue.
+
+    The name says how long, in milliseconds, so that another ladder has other queues: a queue's time to live cannot be
+    changed. One queue per step, because a time to live acts at the head only (requirement I19). Messages bring their
+    own, jittered time to live; the queue's is the longest.
+    """
+    milliseconds = max(1, round(delay.total_seconds() * 1000))
+    longest = round(milliseconds * (1 + RETRY_JITTER))
+    name = f"channel.{channel}.retry.{milliseconds}"
+    return Queue(name, "quorum", dead_letter_to=channel_queue(channel).name, message_ttl_ms=longest)
+
+
+RETRY_JITTER = 0.1
+"""Steps of the ladder last between 90 % and 110 % of their length."""
+
 KEY_PRIVATE = "private"
 KEY_GROUP = "group"
 KEY_EVENT = "event"
@@ -102,7 +131,15 @@ TOPOLOGY = Topology(
         IDENTITY_EVENTS,
         NOTIFICATIONS_EVENTS,
     ),
-    queues=(DEAD, INTAKE_POISON, INTAKE, INTAKE_BROADCAST, IDENTITY_MIRROR),
+    queues=(
+        DEAD,
+        INTAKE_POISON,
+        INTAKE,
+        INTAKE_BROADCAST,
+        IDENTITY_MIRROR,
+        CHANNEL_POISON,
+        *(channel_queue(name) for name in CHANNEL_NAMES),
+    ),
     bindings=(
         *(Binding(NOTIFICATIONS_DIRECT, INTAKE, key) for key in INTAKE_KEYS),
         Binding(NOTIFICATIONS_FANOUT, INTAKE_BROADCAST),
