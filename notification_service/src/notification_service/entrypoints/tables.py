@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from notification_service.analytics.models import analytics_hours, analytics_progress
 from notification_service.db.base import metadata
 from notification_service.dead_letters.models import dead_letters
-from notification_service.event_types.models import event_types
+from notification_service.digests.models import digest_items, digests, escalations, schedules
+from notification_service.event_types.models import event_types, tenant_settings, throttle_counters
 from notification_service.identity.models import groups, memberships, progress, users
 from notification_service.intake.models import idempotency_keys
 from notification_service.mailbox.models import (
@@ -17,24 +19,48 @@ from notification_service.mailbox.models import (
     stream_marks,
     streams,
 )
-from notification_service.notifications.models import notifications
+from notification_service.notifications.models import (
+    decision_records,
+    decision_users,
+    fanouts,
+    notification_contents,
+    notifications,
+)
+from notification_service.preferences.models import preference_defaults, user_preferences
+from notification_service.templates.models import template_versions, templates
 
 __all__ = [
+    "analytics_hours",
+    "analytics_progress",
     "broadcast_states",
     "broadcast_streams",
     "broadcasts",
     "dead_letters",
+    "decision_records",
+    "decision_users",
     "device_cursors",
+    "digest_items",
+    "digests",
+    "escalations",
     "event_types",
+    "fanouts",
     "groups",
     "idempotency_keys",
     "items",
     "memberships",
     "metadata",
+    "notification_contents",
     "notifications",
+    "preference_defaults",
     "progress",
+    "schedules",
     "store",
     "stream_marks",
     "streams",
+    "template_versions",
+    "templates",
+    "tenant_settings",
+    "throttle_counters",
+    "user_preferences",
     "users",
 ]

@@ -1,10 +1,10 @@
-"""The table of event types. Rows of tenant `*` are built in; a tenant's own row with the same code replaces them."""
+"""Event types and what a tenant set about them. A tenant's own row replaces the built-in one of tenant `*`."""
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Integer, String, Table, Text
+from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, Uuid
 
-from notification_service.db.base import Json, UtcDateTime, metadata
+from notification_service.db.base import BigNumber, Json, UtcDateTime, metadata
 
 EVERY_TENANT = "*"
 
@@ -30,4 +30,30 @@ event_types = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+)
+
+tenant_settings = Table(
+    "tenant_settings",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    # Rises with every change of the tenant's event types, templates, default preferences or settings, in the same
+    # transaction: processes compare it with what they remember, so nothing is used after it changed.
+    Column("version", BigNumber, nullable=False),
+    Column("default_locale", String(35), nullable=False),
+    # What becomes of a request whose event type nobody made: `refuse` or `create`.
+    Column("unknown_event_types", String(8), nullable=False),
+    # Name, colour, logo and footer for layouts; None: plain.
+    Column("branding", Json),
+    Column("html_layout", Text),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+throttle_counters = Table(
+    "throttle_counters",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("event_type", String(100), primary_key=True),
+    Column("window_start", UtcDateTime, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Index("ix_throttle_counters_window_start", "window_start"),
 )

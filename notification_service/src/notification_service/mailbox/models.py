@@ -62,6 +62,9 @@ items = Table(
     Column("deleted_at", UtcDateTime),
     # What `changed_seq` stands for, so that a device that was away learns of it by the same word.
     Column("last_change", String(16)),
+    Column("pinned_at", UtcDateTime),
+    # Which title and body (`notification_contents`); None: the notification's own.
+    Column("variant", String(80)),
     Index("uq_mailbox_items_notification_id_user_id", "notification_id", "user_id", unique=True),
     # Only rows that changed after they arrived: new ones are found by the primary key.
     Index(
@@ -76,6 +79,12 @@ items = Table(
         "expires_at",
         postgresql_where=text("expires_at IS NOT NULL AND deleted_at IS NULL"),
         sqlite_where=text("expires_at IS NOT NULL AND deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_mailbox_items_snoozed_until",
+        "snoozed_until",
+        postgresql_where=text("snoozed_until IS NOT NULL"),
+        sqlite_where=text("snoozed_until IS NOT NULL"),
     ),
 )
 
@@ -111,6 +120,9 @@ broadcasts = Table(
     Column("expires_at", UtcDateTime),
     # Set when it expired or was recalled: from then on it counts for nobody.
     Column("removed_at", UtcDateTime),
+    # An entry that tells what became of an earlier broadcast (`recalled` or `updated`), and that never counts itself.
+    Column("about", Uuid),
+    Column("label", String(16)),
 )
 
 broadcast_states = Table(
@@ -127,8 +139,15 @@ broadcast_states = Table(
     Column("snoozed_until", UtcDateTime),
     Column("deleted_at", UtcDateTime),
     Column("last_change", String(16)),
+    Column("pinned_at", UtcDateTime),
     Index("ix_broadcast_states_user_id_changed_seq", "user_id", "changed_seq"),
     Index("ix_broadcast_states_notification_id", "notification_id"),
+    Index(
+        "ix_broadcast_states_snoozed_until",
+        "snoozed_until",
+        postgresql_where=text("snoozed_until IS NOT NULL"),
+        sqlite_where=text("snoozed_until IS NOT NULL"),
+    ),
 )
 
 device_cursors = Table(

@@ -1,4 +1,4 @@
-"""The table of accepted notifications."""
+"""Accepted notifications: what was asked, what recipients see of it where that differs, and what was decided."""
 
 from __future__ import annotations
 
@@ -38,12 +38,62 @@ notifications = Table(
     Column("relay_after", UtcDateTime, nullable=False),
     Column("recipients_count", Integer),
     Column("problems", Json),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("updated_at", UtcDateTime),
+    Column("recalled_at", UtcDateTime),
     Index("ix_notifications_tenant_created_at", "tenant", "created_at"),
     Index("ix_notifications_sender_id_created_at", "sender_id", "created_at"),
+    Index(
+        "ix_notifications_tenant_collapse_key",
+        "tenant",
+        "collapse_key",
+        postgresql_where=text("collapse_key IS NOT NULL"),
+        sqlite_where=text("collapse_key IS NOT NULL"),
+    ),
     Index(
         "ix_notifications_relay_after",
         "relay_after",
         postgresql_where=text("dispatched_at IS NULL"),
         sqlite_where=text("dispatched_at IS NULL"),
     ),
+)
+
+notification_contents = Table(
+    "notification_contents",
+    metadata,
+    # Title and body where they are not the notification's own: rendered for a locale, or for one user.
+    Column("notification_id", Uuid, primary_key=True),
+    Column("variant", String(80), primary_key=True),
+    Column("title", Text),
+    Column("body", Text),
+)
+
+decision_records = Table(
+    "decision_records",
+    metadata,
+    # What routing decided and by which rules, each different outcome once; 0 is that of users without a row below.
+    Column("notification_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("channels", Json, nullable=False),
+)
+
+decision_users = Table(
+    "decision_users",
+    metadata,
+    Column("notification_id", Uuid, primary_key=True),
+    Column("user_id", Uuid, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Index("ix_decision_users_user_id", "user_id"),
+)
+
+fanouts = Table(
+    "fanouts",
+    metadata,
+    # Notifications to more people than one transaction takes: how far each has come.
+    Column("notification_id", Uuid, primary_key=True),
+    # Whose turn it is: senders take turns, one piece each.
+    Column("sender_key", String(320), nullable=False),
+    Column("after_user_id", Uuid),
+    Column("served_at", UtcDateTime, nullable=False),
+    Index("ix_fanouts_served_at", "served_at"),
 )

@@ -1,0 +1,1 @@
+"""How many notifications went which way, from rolled-up tables."""

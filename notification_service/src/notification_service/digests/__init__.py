@@ -1,0 +1,1 @@
+"""What time brings: digests, schedules and escalations."""
