@@ -19,7 +19,13 @@ from harness.stack import Stack, running_stack
 DATABASES = os.environ.get("HERALD_E2E_DATABASES", "sqlite,postgresql").split(",")
 
 # Short where a test would only wait: the values in production are longer, the rules the same.
-SETTINGS = {"NOTIFY_AUTHENTICATION_TIMEOUT": "2", "NOTIFY_ACK_TIMEOUT": "6", "NOTIFY_HEARTBEAT_INTERVAL": "5"}
+SETTINGS = {
+    "NOTIFY_AUTHENTICATION_TIMEOUT": "2",
+    "NOTIFY_ACK_TIMEOUT": "6",
+    "NOTIFY_HEARTBEAT_INTERVAL": "5",
+    "NOTIFY_RELAY_GRACE": "5",
+    "NOTIFY_RELAY_HOLD": "5",
+}
 
 
 @pytest.fixture(scope="session", params=DATABASES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aio_pika
@@ -145,3 +147,60 @@ class StubbornClient:
             last_seq = frame["seq"]
             self._seen[frame["id"]] += 1
             self._position = frame["position"]
+
+
+async def run_ledger(
+    stack: Stack,
+    people: Sequence[Person],
+    fault: Callable[[], object] | None,
+    *,
+    messages: int,
+    rounds: int,
+    pause_s: float,
+    between_s: tuple[float, float] = (0.2, 1.5),
+) -> Ledger:
+    """Publish to everybody, in order for each, while a fault strikes; then wait until everything has arrived.
+
+    Args:
+        fault: Runs in a thread.
+        messages: To publish to all of them together.
+        rounds: How often the fault strikes.
+        pause_s: Between two messages to one person, as long as it strikes: spreads them over that time.
+        between_s: Shortest and longest time between two strikes.
+    """
+    ledger = Ledger()
+    clients = [StubbornClient(stack, person, ledger, first_node=number) for number, person in enumerate(people)]
+    for client in clients:
+        await asyncio.wait_for(client.ready.wait(), 30)
+    striking = asyncio.create_task(_strike(fault, rounds, between_s))
+    publishers = [StubbornPublisher(stack, ledger) for _ in people]
+
+    async def publish(publisher: StubbornPublisher, person: Person) -> list[str]:
+        sent = []
+        for number in range(messages // len(people)):
+            sent.append(await publisher.publish(person.id, number))
+            await asyncio.sleep(0 if striking.done() else pause_s)
+        return sent
+
+    sent = await asyncio.gather(*(publish(*pair) for pair in zip(publishers, people, strict=True)))
+    await striking
+    await asyncio.to_thread(stack.revive)
+    for client, wanted in zip(clients, sent, strict=True):
+        await client.wait_for(set(wanted), within_s=90)
+    # What would come twice, or too much, comes within this time.
+    await asyncio.sleep(0.5)
+    for closing in (*(client.stop() for client in clients), *(publisher.close() for publisher in publishers)):
+        await closing
+    for person, wanted in zip(people, sent, strict=True):
+        assert ledger.received[person.id].keys() == set(wanted)
+    assert ledger.order_faults == []
+    assert ledger.unexpected() == set()
+    return ledger
+
+
+async def _strike(fault: Callable[[], object] | None, rounds: int, between_s: tuple[float, float]) -> None:
+    chance = random.Random()
+    for _ in range(rounds):
+        await asyncio.sleep(chance.uniform(*between_s))
+        if fault is not None:
+            await asyncio.to_thread(fault)

@@ -46,6 +46,22 @@ class Stack:
         assert ready_url is not None
         return ready_url.removesuffix("/health/ready")
 
+    def add(self, kind: str, count: int, settings: dict[str, str] | None = None) -> list[str]:
+        """Describe further processes of a kind that `herald-notify` knows; answers their names. `start` starts them."""
+        names = []
+        for port in find_free_ports(count):
+            name = f"extra-{kind}-{len(self._described)}"
+            self._described[name] = self.system.describe(name, kind, port, settings or {})
+            names.append(name)
+        return names
+
+    def remove(self, *names: str) -> None:
+        """Kill and forget processes that were added."""
+        for name in names:
+            if name in self._running:
+                self.kill(name)
+            del self._described[name]
+
     def prepare(self) -> None:
         """Migrate the databases and make the demo accounts."""
         for _, command in self.system.preparations():
@@ -117,6 +133,13 @@ class Stack:
                         return
                 time.sleep(0.1)
         raise AssertionError(f"{name} is not ready:\n{self.log_of(name)[-3000:]}")
+
+    def get_status(self, url: str) -> int:
+        """The status code of a page; 0 when nobody answers."""
+        try:
+            return httpx.get(url, trust_env=False, timeout=10).status_code
+        except httpx.HTTPError:
+            return 0
 
     def log_of(self, name: str) -> str:
         """Everything the process has written."""

@@ -108,6 +108,11 @@ class Settings(BaseSettings):
 
     intake_batch_size: int = Field(500, ge=1, le=5000, description="Messages stored in one transaction at most.")
     relay_interval: Duration = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
+    relay_hold: Duration = Field(
+        # One minute: what waits in the intake because no worker runs is not handed over again every few seconds.
+        timedelta(minutes=1),
+        description="How long one relay's try may take before another one.",
+    )
     relay_grace: Duration = Field(timedelta(seconds=10), description="How long the first try may take before a sweep.")
 
     @model_validator(mode="before")

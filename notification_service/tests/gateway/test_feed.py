@@ -61,6 +61,13 @@ def test_the_wait_is_measured_from_the_last_progress() -> None:
     assert feed.waited_s(100.0) == 0.0
 
 
+def test_a_second_copy_is_known() -> None:
+    feed = make_feed()
+    feed.add_unsettled(2, receipt(2), 0.0)
+    feed.take_acked(1, 0.0)
+    assert [feed.knows(seq) for seq in (1, 2, 3)] == [True, True, False]
+
+
 def test_everything_can_be_given_back_in_order() -> None:
     feed = make_feed()
     for seq in (3, 1, 2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -100,8 +100,13 @@ class System:
         for name, command, ports in groups:
             for number, port in enumerate(ports, start=1):
                 own_name = name if len(ports) == 1 else f"{name}-{number}"
-                found.append(self._process(own_name, ("herald-notify", command, "--port", str(port)), port))
+                found.append(self.describe(own_name, command, port))
         return found
+
+    def describe(self, name: str, kind: str, port: int, settings: dict[str, str] | None = None) -> Process:
+        """One process of the notification service: `api`, `gateway`, `worker`, `scheduler` or `all-in-one`."""
+        found = self._process(name, ("herald-notify", kind, "--port", str(port)), port)
+        return replace(found, environment={**found.environment, **(settings or {})})
 
     def _process(self, name: str, command: tuple[str, ...], port: int | None) -> Process:
         ready_url = f"http://127.0.0.1:{port}/health/ready" if port else None

@@ -16,6 +16,7 @@ from aiormq.connection import Connection
 from aiormq.exceptions import DeliveryError, PublishError
 
 from notification_service import metrics
+from notification_service.broker.declare import declare_topology
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
 
@@ -94,6 +95,19 @@ class Publisher:
         if len(messages) == 1:
             return [await self.publish(messages[0])]
         return list(await asyncio.gather(*(self.publish(message) for message in messages)))
+
+    async def declare_again(self) -> bool:
+        """Declare the whole topology: something of it was deleted while we were connected. Whether that worked."""
+        connection = self.link.connection
+        try:
+            if connection is None:
+                return False
+            async with asyncio.timeout(CONFIRM_LIMIT.total_seconds()):
+                await declare_topology(connection)
+        except (*BROKER_ERRORS, TimeoutError):
+            log.warning("topology_not_declared")
+            return False
+        return True
 
     async def _publish(self, message: Outgoing) -> Outcome:
         channel = self._channel

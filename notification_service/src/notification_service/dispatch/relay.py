@@ -27,12 +27,10 @@ from notification_service.notifications.repository import claim_for_relay, measu
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 200
-# One minute: a message that waits in the intake because no worker runs is not handed over again every few seconds.
-_HOLD: Final = timedelta(minutes=1)
 
 
 class Relay:
-    """Sweeps for overdue notifications. Several may run: a claimed row is nobody else's for a minute."""
+    """Sweeps for overdue notifications. Several may run: a claimed row is nobody else's while it is held."""
 
     def __init__(
         self,
@@ -44,6 +42,7 @@ class Relay:
         kept: KeptSource,
         clock: Clock,
         interval: timedelta,
+        hold: timedelta,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -52,6 +51,7 @@ class Relay:
         self._kept = kept
         self._clock = clock
         self._interval = interval
+        self._hold = hold
 
     async def run(self) -> None:
         """Sweep for ever; a failing database or broker only means a later sweep."""
@@ -71,11 +71,11 @@ class Relay:
             pending, oldest_s = await measure_outbox(connection, now=now)
         metrics.outbox_pending.set(pending)
         metrics.outbox_oldest_seconds.set(oldest_s)
-        # Nothing is claimed while nothing could be published: rows would be held for a minute in vain.
+        # Nothing is claimed while nothing could be published: rows would be held in vain.
         if not pending or not self._publisher.link.is_ready:
             return 0
         async with self._database.write() as connection:
-            rows = await claim_for_relay(connection, now=now, hold=_HOLD, limit=_BATCH)
+            rows = await claim_for_relay(connection, now=now, hold=self._hold, limit=_BATCH)
         if rows:
             log.info("relay_took_over", notifications=len(rows))
             await self._hand_over([row for row in rows if row.routed_at is None], now)

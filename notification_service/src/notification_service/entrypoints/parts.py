@@ -156,6 +156,7 @@ class Parts:
             kept=KeptPort(self.live),
             clock=self.clock,
             interval=self.settings.relay_interval,
+            hold=self.settings.relay_hold,
         )
 
     @cached_property

@@ -52,6 +52,10 @@ class Feed:
         """Frames the broker waits for."""
         return len(self._unsettled)
 
+    def knows(self, seq: int) -> bool:
+        """Whether this frame is here, or with a device, already: another copy of it was published twice."""
+        return seq <= self.acked_seq or seq in self._unsettled
+
     def add_unsettled(self, seq: int, receipt: Receipt, now: float) -> list[Receipt]:
         """Note a frame from the queue; answers what can be settled at once, because a device has it already."""
         self.last_seq = max(self.last_seq, seq)

@@ -155,6 +155,8 @@ class Feeds:
             self._settle_soon([frame.receipt])
             return
         now = self._clock.monotonic()
+        if feed.knows(frame.seq) and not frame.is_redelivered:
+            metrics.duplicates_suppressed.inc()
         done = feed.add_unsettled(frame.seq, frame.receipt, now)
         self._hand_out(feed, frame.seq, type_, frame.body, is_repeat=frame.is_redelivered)
         if type_ is not FrameType.NOTIFICATION:

@@ -1,0 +1,182 @@
+"""Faults between accepting and the broker: nothing that was accepted is lost, nobody gets it twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import aio_pika
+import httpx
+import pytest
+
+from harness.broker import Backend
+from harness.ledger import run_ledger
+from harness.metrics import are_consumers_alive, read_metric
+from harness.people import Rest
+from harness.sockets import connected
+from harness.stack import Stack
+from harness.waiting import eventually
+from notification_service.failpoints import VARIABLE as FAIL_POINT
+
+SCHEDULER = "scheduler"
+
+
+def request_to(user_id: str, title: str) -> dict[str, object]:
+    return {"title": title, "recipients": {"users": [user_id]}}
+
+
+@pytest.mark.req("H01")
+@pytest.mark.timeout(300)
+async def test_an_api_killed_after_its_answer_loses_nothing(stack: Stack, rest: Rest) -> None:
+    kills, side_by_side = 50, 5
+    (person,) = await rest.make_people(1)
+    token = await rest.shop_token()
+    names = stack.add("api", side_by_side, {FAIL_POINT: "after_answer"})
+    accepted: list[str] = []
+
+    async def send(name: str, client: httpx.AsyncClient) -> None:
+        answer = await client.post(
+            f"{stack.url_of(name)}/api/v1/notifications/send",
+            json=request_to(person.id, f"before the end of {name}"),
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == 202
+        accepted.append(answer.json()["id"])
+        assert await asyncio.to_thread(stack.wait_for_end, name) == -9
+
+    async with connected(stack.system.notify_urls[0], person.access) as device:
+        for _ in range(kills // side_by_side):
+            await asyncio.to_thread(stack.start, *names)
+            async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+                await asyncio.gather(*(send(name, client) for name in names))
+        stack.remove(*names)
+        received = Counter(frame["id"] for frame in await device.take(kills, within_s=60))
+    assert received == Counter(accepted)
+
+
+@pytest.mark.req("H03")
+async def test_what_no_queue_takes_stays_pending_and_is_handed_over_when_the_binding_is_back(
+    stack: Stack, rest: Rest
+) -> None:
+    (person,) = await rest.make_people(1)
+    token = await rest.shop_token()
+    returned_before = await read_metric(stack, "publish_total", stack.notify_names, outcome="returned")
+    connection = await aio_pika.connect(stack.node.url)
+    channel = await connection.channel()
+    intake = await channel.get_queue("intake", ensure=False)
+    async with connection, connected(stack.system.notify_urls[0], person.access) as device:
+        await intake.unbind("notifications.direct", "private")
+        try:
+            answer = await rest.notify(
+                "POST", "/api/v1/notifications/send", token=token, json=request_to(person.id, "nowhere to go")
+            )
+            assert answer.status_code == 202
+
+            async def returned() -> float:
+                found = await read_metric(stack, "publish_total", stack.notify_names, outcome="returned")
+                return found - returned_before
+
+            await eventually(returned, is_good=lambda number: number == 1)
+
+            async def pending() -> float:
+                return await read_metric(stack, "outbox_pending", [SCHEDULER])
+
+            await eventually(pending, is_good=lambda number: number == 1)
+            await device.expect_nothing()
+        finally:
+            await intake.bind("notifications.direct", "private")
+        frame = await device.next("notification", within_s=30)
+        assert frame["id"] == answer.json()["id"]
+        await eventually(pending, is_good=lambda number: number == 0, within_s=30)
+
+
+@pytest.mark.req("H05")
+@pytest.mark.timeout(120)
+async def test_a_broker_that_hangs_for_20_s(stack: Stack, rest: Rest) -> None:
+    people = await rest.make_people(2)
+    token = await rest.shop_token()
+    answered_s: list[float] = []
+    over_rest: list[str] = []
+
+    async def send_while_it_hangs() -> None:
+        for number in range(10):
+            started = time.monotonic()
+            answer = await rest.notify(
+                "POST",
+                "/api/v1/notifications/send",
+                token=token,
+                node=number % 2,
+                json=request_to(people[0].id, f"while it hangs {number}"),
+            )
+            answered_s.append(time.monotonic() - started)
+            assert answer.status_code == 202
+            over_rest.append(answer.json()["id"])
+            await asyncio.sleep(0.5)
+
+    async with connected(stack.system.notify_urls[0], people[0].access) as device:
+
+        def hang() -> None:
+            stack.node.pause()
+            time.sleep(20)
+            stack.node.resume()
+
+        hanging = asyncio.create_task(asyncio.to_thread(hang))
+        await send_while_it_hangs()
+        await hanging
+        ledger = await run_ledger(stack, people[1:], None, messages=50, rounds=0, pause_s=0)
+        received = Counter(frame["id"] for frame in await device.take(len(over_rest), within_s=60))
+        await device.expect_nothing()
+    assert received == Counter(over_rest)
+    assert max(answered_s) < 2
+    assert len(ledger.acknowledged) == 50
+    assert await are_consumers_alive(stack)
+
+
+@pytest.mark.req("H09")
+@pytest.mark.timeout(400)
+async def test_connections_closed_every_5_s_for_2_minutes(stack: Stack, rest: Rest) -> None:
+    people = await rest.make_people(4)
+
+    def fault() -> None:
+        stack.node.ctl("close_all_connections", "the test closes connections")
+
+    ledger = await run_ledger(stack, people, fault, messages=2_000, rounds=24, pause_s=0.22, between_s=(5, 5))
+    assert len(ledger.acknowledged) == 2_000
+
+    async def alive() -> bool:
+        return await are_consumers_alive(stack)
+
+    await eventually(alive, is_good=bool, within_s=20)
+
+
+@pytest.mark.req("H13")
+@pytest.mark.timeout(120)
+async def test_a_relay_killed_between_confirm_and_mark(stack: Stack, rest: Rest, backend: Backend) -> None:
+    (person,) = await rest.make_people(1)
+    quick = {"NOTIFY_RELAY_GRACE": "1", "NOTIFY_RELAY_HOLD": "2"}
+    async with connected(stack.system.notify_urls[0], person.access) as device:
+        # A worker dies with the item stored and not published; its message comes back, and is known.
+        stack.kill(SCHEDULER)
+        for name in stack.worker_names:
+            stack.kill(name)
+        dying, *others = stack.worker_names
+        await asyncio.to_thread(stack.start, dying, settings={FAIL_POINT: "after_db_commit", **quick})
+        sent = await backend.send_to(person.id, "once")
+        assert await asyncio.to_thread(stack.wait_for_end, dying) == -9
+        await asyncio.to_thread(stack.start, dying, *others, settings=quick)
+        before = await read_metric(stack, "duplicates_suppressed_total", stack.notify_names)
+        # A relay publishes it and dies before it has noted that.
+        await asyncio.to_thread(stack.start, SCHEDULER, settings={FAIL_POINT: "after_confirm_before_mark", **quick})
+        assert await asyncio.to_thread(stack.wait_for_end, SCHEDULER, 30) == -9
+        frame = await device.next("notification", within_s=30)
+        assert frame["id"] == sent
+        await asyncio.to_thread(stack.start, SCHEDULER, settings=quick)
+
+        async def suppressed() -> float:
+            return await read_metric(stack, "duplicates_suppressed_total", stack.notify_names) - before
+
+        await eventually(suppressed, is_good=lambda number: number == 1, within_s=30)
+        await device.expect_nothing()
+    inbox = (await rest.notify("GET", "/api/v1/inbox", token=person.access)).json()["items"]
+    assert [item["id"] for item in inbox] == [sent]
