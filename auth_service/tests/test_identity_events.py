@@ -15,13 +15,14 @@ import pytest
 from auth_kit import Device, internal, log_in, make_admin, make_user, pages_of
 from django.db import connection, transaction
 
-from auth_service.accounts.actions import do_update_user
+from auth_service.accounts.actions import do_erase_user, do_update_user
 from auth_service.accounts.models import User
 from auth_service.audit.origin import SYSTEM
 from auth_service.identity_events.actions import NewEvent, do_emit, get_revision
 from auth_service.identity_events.models import OutboxEvent
 from auth_service.identity_events.outbox import do_take_lease, find_pending, make_envelope
 from auth_service.identity_events.relay import LEASE_NAME, Relay
+from auth_service.tenants.models import Tenant
 from herald_local.rabbitmq import RabbitNode
 from shared_contracts.identity_events import (
     IdentityEventType,
@@ -30,6 +31,7 @@ from shared_contracts.identity_events import (
     UserSnapshot,
     parse_identity_event,
 )
+from shared_contracts.ids import new_id
 from shared_contracts.topology import IDENTITY_EVENTS
 
 
@@ -154,7 +156,61 @@ def test_the_mirror_copies_everything_in_pages_with_the_revision(admin: Device) 
     assert service.get("/internal/v1/users?limit=1001").status == 422
 
 
-@pytest.mark.parametrize("path", ["users", "groups", "memberships"])
+def test_the_mirror_asks_for_some_by_name(admin: Device) -> None:
+    Tenant.objects.create(slug="acme", name="Acme")
+    users = [make_user(external_id=f"e,{number}") for number in range(3)]
+    foreign = make_user(external_id="e,1", tenant="acme")
+    groups = [admin.post("/api/v1/groups", {"name": slug, "slug": slug}).body["id"] for slug in ("one", "two")]
+    admin.post(f"/api/v1/groups/{groups[0]}/members/batch", {"add": [str(user.id) for user in users]})
+    admin.post(f"/api/v1/groups/{groups[1]}/members/batch", {"add": [str(users[0].id)]})
+
+    def ids(path: str, name: str = "id") -> list[str]:
+        return [row[name] for row in pages_of(internal(), f"/internal/v1/{path}&limit=2")]
+
+    unknown = new_id()
+    assert ids(f"users?ids={users[2].id},{unknown},{users[0].id}") == [str(users[0].id), str(users[2].id)]
+    assert ids(f"users?ids={unknown}") == []
+    assert ids("users?tenant=default&external_id=e%2C0&external_id=e%2C1&external_id=none") == [
+        str(users[0].id),
+        str(users[1].id),
+    ]
+    assert ids("users?tenant=acme&external_id=e%2C1") == [str(foreign.id)]
+    assert ids("users?tenant=acme") == [str(foreign.id)]
+    assert ids(f"groups?ids={groups[1]}") == [groups[1]]
+    assert sorted(ids(f"memberships?group_id={groups[0]}", "user_id")) == sorted(str(user.id) for user in users)
+    assert ids(f"memberships?group_id={unknown}") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("users?ids=", "ids"),
+        ("users?ids=1", "ids"),
+        ("users?ids=" + ",".join(["0192f6a0-c0de-7abc-8def-0123456789ab"] * 201), "ids"),
+        ("users?external_id=e1", "tenant"),
+        ("users?tenant=default&external_id=", "external_id"),
+        ("users?tenant=default&external_id=%00", "external_id"),
+        ("users?tenant=default" + "&external_id=e" * 201, "external_id"),
+        ("groups?ids=x", "ids"),
+        ("memberships?group_id=x", "group_id"),
+        ("memberships?group_id=", "group_id"),
+        ("users/erased", "ids"),
+        ("users/erased?ids=", "ids"),
+    ],
+)
+def test_a_wrong_name_is_refused_and_never_means_everybody(admin: Device, query: str, field: str) -> None:
+    answer = internal().get(f"/internal/v1/{query}")
+    assert (answer.status, answer.fields) == (422, {field})
+
+
+def test_only_the_erased_are_called_erased(admin: Device) -> None:
+    gone, here, unknown = make_user(), make_user(), new_id()
+    do_erase_user(gone, SYSTEM)
+    asked = internal().get(f"/internal/v1/users/erased?ids={gone.id},{here.id},{unknown}")
+    assert asked.body == {"items": [{"id": str(gone.id), "tenant": "default"}]}
+
+
+@pytest.mark.parametrize("path", ["users", "groups", "memberships", "users/erased"])
 def test_the_mirror_is_for_services_only(admin: Device, path: str) -> None:
     assert admin.get(f"/internal/v1/{path}").status == 401
 

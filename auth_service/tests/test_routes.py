@@ -66,6 +66,7 @@ ROUTES: dict[str, dict[str, Rule]] = {
     "internal/v1/tokens/introspect/batch": {"POST": INTERNAL},
     "internal/v1/tickets/redeem": {"POST": INTERNAL},
     "internal/v1/users": {"GET": INTERNAL},
+    "internal/v1/users/erased": {"GET": INTERNAL},
     "internal/v1/groups": {"GET": INTERNAL},
     "internal/v1/memberships": {"GET": INTERNAL},
     "internal/v1/audit-events": {"POST": INTERNAL},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -94,7 +94,8 @@ def test_fifty_logins_at_once_do_not_hold_up_the_health_route(server: Server) ->
 
     assert len({each["session_id"] for each in tokens}) == 50
     assert len(waits_ms) >= 10
-    assert statistics.quantiles(waits_ms, n=100)[98] < 200, sorted(waits_ms)[-5:]
+    waits_ms.sort()
+    assert waits_ms[math.ceil(0.99 * len(waits_ms)) - 1] < 200, waits_ms[-5:]
 
 
 @pytest.mark.req("B01")
@@ -115,11 +116,23 @@ def test_workers_count_failures_together(server: Server) -> None:
 @pytest.mark.req("B01")
 def test_a_burst_of_guesses_learns_no_more_than_five(server: Server) -> None:
     register(server, "burst")
-    bodies = [{"username": "burst", "password": f"wrong {number}"} for number in range(29)]
-    bodies.append({"username": "burst", "password": PASSWORD})
+    bodies = [{"username": "burst", "password": f"wrong {number}"} for number in range(30)]
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda body: server.post("/api/v1/auth/token", body), bodies))
-    assert [answer.status_code for answer in answers].count(401) <= 5
+    statuses = [answer.status_code for answer in answers]
+    assert (statuses.count(401), statuses.count(429)) == (5, 25)
+
+
+@pytest.mark.req("B01")
+def test_a_login_in_the_middle_of_a_burst_gives_five_more_tries_and_no_sixth(server: Server) -> None:
+    register(server, "interrupted")
+    bodies = [{"username": "interrupted", "password": f"wrong {number}"} for number in range(29)]
+    bodies.insert(3, {"username": "interrupted", "password": PASSWORD})
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda body: server.post("/api/v1/auth/token", body), bodies))
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(401) <= (10 if 200 in statuses else 5)
+    assert set(statuses) <= {200, 401, 429}
 
 
 @pytest.mark.req("A11")

@@ -155,7 +155,8 @@ class CursorPages(BasePagination):
 
     def _scope_of(self, request: Request) -> str:
         """What a cursor is good for: this list, these filters, this order, this caller."""
-        filters = sorted((name, value) for name, value in request.query_params.items() if name not in _PAGING)
+        given = request.query_params.lists()
+        filters = sorted((name, value) for name, values in given for value in values if name not in _PAGING)
         caller = getattr(request.user, "id", "")
         return hashlib.sha256(f"{request.path.rstrip('/')}?{urlencode(filters)}#{caller}".encode()).hexdigest()[:32]
 

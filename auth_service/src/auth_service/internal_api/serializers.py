@@ -51,6 +51,12 @@ class IntrospectionOut(serializers.Serializer[Any]):
     client_id = serializers.CharField(required=False, help_text="Of a service account.")
 
 
+class RedemptionOut(IntrospectionOut):
+    """What a ticket was worth."""
+
+    access = serializers.CharField(required=False, help_text="The access token the ticket was bought with.")
+
+
 class IntrospectionBatchOut(serializers.Serializer[Any]):
     """One answer per token, in their order."""
 
@@ -81,3 +87,16 @@ class MirroredMembership(serializers.Serializer[Any]):
 
 class MirroredUser(UserOut):
     """A user as the mirror keeps it."""
+
+
+class ErasedUser(serializers.Serializer[Any]):
+    """Someone who was erased, and the tenant they belonged to."""
+
+    id = serializers.UUIDField()
+    tenant = serializers.CharField()
+
+
+class ErasedUsers(serializers.Serializer[Any]):
+    """Those of the users asked for who were erased."""
+
+    items = ErasedUser(many=True)

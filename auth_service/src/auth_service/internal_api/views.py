@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import QuerySet
+from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -18,10 +18,18 @@ from auth_service.api.pagination import WidePages
 from auth_service.api.schema import operation
 from auth_service.api.views import ApiView
 from auth_service.audit.actions import do_append_foreign
+from auth_service.audit.models import Action, AuditEvent
 from auth_service.audit.serializers import AuditEventsIn, AuditEventsWritten
 from auth_service.groups.models import Group, Membership
 from auth_service.identity_events.actions import get_revision
+from auth_service.internal_api.filters import (
+    ErasedUsersFilter,
+    MembershipsFilter,
+    NamedGroupsFilter,
+    NamedUsersFilter,
+)
 from auth_service.internal_api.serializers import (
+    ErasedUsers,
     IntrospectionBatchIn,
     IntrospectionBatchOut,
     IntrospectionIn,
@@ -29,10 +37,11 @@ from auth_service.internal_api.serializers import (
     MirroredGroup,
     MirroredMembership,
     MirroredUser,
+    RedemptionOut,
     TicketIn,
 )
 from auth_service.metrics import TOKENS_REJECTED
-from auth_service.tokens.access_tokens import RejectedToken, check_access_token
+from auth_service.tokens.access_tokens import RejectedToken, check_access_token, sign
 from auth_service.tokens.actions import do_redeem_ticket
 from auth_service.tokens.liveness import Live, check_all_live
 from shared_contracts.scopes import format_scope
@@ -109,22 +118,26 @@ class TicketRedemptionView(ApiView):
     """Sockets opened with a ticket."""
 
     access = {"POST": Access.INTERNAL}
-    serializer_class = IntrospectionOut
+    serializer_class = RedemptionOut
 
     @operation(
         "redeem_ticket",
         "Redeem a ticket",
         request=TicketIn,
-        response=IntrospectionOut,
+        response=RedemptionOut,
         sends={"ticket": "htk_..."},
-        answers=_ACTIVE,
+        answers={**_ACTIVE, "access": "eyJ..."},
     )
     def post(self, request: Request) -> Response:
-        """The introspection answer for the token the ticket was bought with, once; else `{"active": false}`."""
+        """The introspection answer for the token the ticket was bought with, once; else `{"active": false}`.
+
+        `access` is that token, signed again: with it the socket is looked at like any other while it is open.
+        """
         try:
-            return Response(_answer(do_redeem_ticket(self.read(TicketIn)["ticket"])))
+            live = do_redeem_ticket(self.read(TicketIn)["ticket"])
         except RejectedToken as rejected:
             return Response(_answer(rejected))
+        return Response({**_answer(live), "access": sign(live.claims)})
 
 
 class MirrorPages(WidePages):
@@ -161,44 +174,52 @@ class MirrorPages(WidePages):
 
 
 class MirrorView(ApiView):
-    """Base of the full copies."""
+    """Base of the full copies, and of parts of them by name."""
 
     pagination_class = MirrorPages
+    filter_backends = (DjangoFilterBackend,)
     orderings = ("id",)
     shape: type[BaseSerializer[Any]]
 
-    def _page(self, rows: QuerySet[Any]) -> Response:
-        return self.get_paginated_response(self.shape(self.paginate_queryset(rows) or [], many=True).data)
+    def _page(self) -> Response:
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        return self.get_paginated_response(self.shape(page, many=True).data)
 
 
 class MirroredUsersView(MirrorView):
     """All users of all tenants."""
 
     access = {"GET": Access.INTERNAL}
+    filterset_class = NamedUsersFilter
+    queryset = User.objects.all()
     serializer_class = shape = MirroredUser
 
     @operation("mirror_users", "Copy all users", response=MirroredUser(many=True), answers=USER)
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
-        return self._page(User.objects.all())
+        return self._page()
 
 
 class MirroredGroupsView(MirrorView):
     """All groups of all tenants."""
 
     access = {"GET": Access.INTERNAL}
+    filterset_class = NamedGroupsFilter
+    queryset = Group.objects.all()
     serializer_class = shape = MirroredGroup
 
     @operation("mirror_groups", "Copy all groups", response=MirroredGroup(many=True), answers=_GROUP)
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
-        return self._page(Group.objects.all())
+        return self._page()
 
 
 class MirroredMembershipsView(MirrorView):
     """All memberships of all tenants."""
 
     access = {"GET": Access.INTERNAL}
+    filterset_class = MembershipsFilter
+    queryset = Membership.objects.all()
     serializer_class = shape = MirroredMembership
 
     @operation(
@@ -206,7 +227,29 @@ class MirroredMembershipsView(MirrorView):
     )
     def get(self, request: Request) -> Response:
         """Up to 1,000 a page. `revision` is that of the last identity event the page surely contains."""
-        return self._page(Membership.objects.all())
+        return self._page()
+
+
+class ErasedUsersView(ApiView):
+    """Which users are gone for good."""
+
+    access = {"GET": Access.INTERNAL}
+    serializer_class = ErasedUsers
+    filter_backends = (DjangoFilterBackend,)
+    filterset_class = ErasedUsersFilter
+    queryset = AuditEvent.objects.filter(action=Action.USER_ERASED, subject_type="user")
+
+    @operation(
+        "find_erased_users",
+        "Which of these users were erased",
+        response=ErasedUsers,
+        answers={"items": [{"id": "0192f6a0-c0de-7abc-8def-0000000000aa", "tenant": "default"}]},
+    )
+    def get(self, request: Request) -> Response:
+        """For a mirror that missed events: it erases only whom this names, never whom a list merely lacks."""
+        erased = self.filter_queryset(self.get_queryset())
+        rows = erased.values_list("subject_id", "tenant").order_by("subject_id").distinct()
+        return Response({"items": [{"id": subject_id, "tenant": tenant} for subject_id, tenant in rows]})
 
 
 class ForeignAuditEventsView(ApiView):

@@ -89,18 +89,22 @@ def issue_access_token(
         tenant=tenant,
         token_use="access",  # noqa: S106 - a word
     )
+    return IssuedAccessToken(sign(claims), claims)
+
+
+def sign(claims: AccessTokenClaims) -> str:
+    """A token that says this, by the key of this moment."""
     folder = key_folder()
     keys = folder.load()
     if not keys.keys:
-        keys = folder.ensure(herald.signing_algorithm)
+        keys = folder.ensure(settings.HERALD.signing_algorithm)
     key = keys.signing_key(clock.now())
-    token = jwt.encode(
+    return jwt.encode(
         claims.model_dump(mode="json"),
         key.private,
         algorithm=key.algorithm,
         headers={"kid": key.kid, "typ": TOKEN_TYPE},
     )
-    return IssuedAccessToken(token, claims)
 
 
 def check_access_token(token: str) -> AccessTokenClaims:

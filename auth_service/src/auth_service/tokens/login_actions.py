@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from django.db import transaction
 
@@ -15,6 +16,7 @@ from auth_service.accounts.passwords import hash_password, is_outdated, is_passw
 from auth_service.audit.actions import do_record
 from auth_service.audit.models import Action
 from auth_service.audit.origin import Origin
+from auth_service.errors import RateLimited
 from auth_service.identity_events.actions import do_emit
 from auth_service.metrics import LOGINS
 from auth_service.rate_limits import limits
@@ -23,6 +25,8 @@ from auth_service.sessions.actions import do_open_session
 from auth_service.sessions.devices import Device
 from auth_service.tokens.actions import IssuedTokens, do_issue_first
 from auth_service.tokens.errors import InvalidCredentials, OtpRequired, Unauthenticated
+
+_ONE_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -115,3 +119,5 @@ def _do_note_failure(user: User | None, refusal: Unauthenticated, uses: tuple[Us
     LOGINS.labels(outcome="failed").inc()
     if any(count > use.limit.count for count, use in zip(counts, uses, strict=True)):
         check_below(*uses)
+        # A login that succeeded at the same moment has started the count over: this guess is still one too many.
+        raise RateLimited(_ONE_SECOND)
