@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from notification_service.analytics.models import analytics_hours, analytics_progress
+from notification_service.channels.models import deliveries, delivery_attempts
+from notification_service.contacts.models import contacts
 from notification_service.db.base import metadata
 from notification_service.dead_letters.models import dead_letters
 from notification_service.digests.models import digest_items, digests, escalations, schedules
@@ -35,9 +37,12 @@ __all__ = [
     "broadcast_states",
     "broadcast_streams",
     "broadcasts",
+    "contacts",
     "dead_letters",
     "decision_records",
     "decision_users",
+    "deliveries",
+    "delivery_attempts",
     "device_cursors",
     "digest_items",
     "digests",
