@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -26,6 +26,7 @@ class Caller:
         id: The user, or the service account when `is_service`.
         expires_at: Of the token.
         scopes: What the caller may do now.
+        token: What was presented; of a ticket, the token it was bought with.
     """
 
     id: UUID
@@ -36,6 +37,7 @@ class Caller:
     expires_at: datetime
     is_service: bool
     name: str | None = None
+    token: str | None = field(default=None, repr=False, compare=False)
 
 
 class Access:
@@ -66,11 +68,15 @@ class Access:
         except Unavailable:
             if sensitive:
                 raise
+            if self.introspection.is_known_ended(claims):
+                metrics.token_rejected.labels("revoked").inc()
+                raise TokenRefused("revoked") from None
             log.warning("token_taken_without_introspection", user_id=str(claims.sub))
-            return _make_caller(claims, claims.roles, claims.scope, None)
+            return _make_caller(claims, claims.roles, claims.scope, None, token)
         if not answer.is_active or answer.user_id != claims.sub:
+            metrics.token_rejected.labels("revoked").inc()
             raise TokenRefused("revoked")
-        return _make_caller(claims, answer.roles, answer.scope, answer.username)
+        return _make_caller(claims, answer.roles, answer.scope, answer.username, token)
 
     async def redeem(self, ticket: str) -> Caller:
         """Who bought this ticket; it works once.
@@ -92,10 +98,11 @@ class Access:
             expires_at=answer.expires_at,
             is_service=Role.SERVICE in answer.roles,
             name=answer.username,
+            token=answer.access,
         )
 
 
-def _make_caller(claims: AccessTokenClaims, roles: tuple[str, ...], scope: str, name: str | None) -> Caller:
+def _make_caller(claims: AccessTokenClaims, roles: tuple[str, ...], scope: str, name: str | None, token: str) -> Caller:
     return Caller(
         id=claims.sub,
         session_id=claims.sid,
@@ -106,4 +113,5 @@ def _make_caller(claims: AccessTokenClaims, roles: tuple[str, ...], scope: str, 
         expires_at=datetime.fromtimestamp(claims.exp, UTC),
         is_service=Role.SERVICE in roles,
         name=name,
+        token=token,
     )

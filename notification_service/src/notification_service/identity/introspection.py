@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,6 +16,7 @@ import structlog
 from notification_service.batching import Batcher
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
+from shared_contracts.claims import AccessTokenClaims
 from shared_contracts.headers import INTERNAL_KEY
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,11 @@ _BATCH: Final = 500
 _CALLS_AT_ONCE: Final = 4
 _CALL_LIMIT_S: Final = 5.0
 _MAX_CACHED: Final = 50_000
+# Users remembered as changed; answers are under way for seconds at most.
+_MAX_CHANGED: Final = 10_000
+_MAX_TRIES: Final = 3
+# Sessions and users each, the latest; access tokens live for minutes.
+_MAX_ENDED: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Answer:
     Attributes:
         is_active: Everything else is None or empty when it is not.
         roles, scope: As they are now, which may be less than what the token says.
+        access: Of a redeemed ticket: the token it was bought with.
     """
 
     is_active: bool
@@ -43,6 +50,7 @@ class Answer:
     tenant: str = ""
     username: str | None = None
     expires_at: datetime | None = None
+    access: str | None = field(default=None, repr=False)
 
 
 _INACTIVE = Answer(is_active=False)
@@ -60,6 +68,12 @@ class Introspection:
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[float, Answer]] = OrderedDict()
         self._by_user: dict[UUID, set[bytes]] = {}
+        # When what about whom: an answer that was under way while its user changed says what was, not what is.
+        self._changes = 0
+        self._changed: OrderedDict[UUID, int] = OrderedDict()
+        self._everybody_changed = 0
+        self._ended: OrderedDict[UUID, None] = OrderedDict()
+        self._cut_off: OrderedDict[UUID, tuple[float, UUID | None]] = OrderedDict()
         self._batcher = Batcher(self._post, max_batch=_BATCH, calls_at_once=_CALLS_AT_ONCE)
 
     async def ask(self, token: str, *, fresh: bool = False) -> Answer:
@@ -72,9 +86,23 @@ class Introspection:
         known = self._known.get(digest)
         if not fresh and known is not None and known[0] > self._clock.monotonic():
             return known[1]
-        answer = await self._batcher.ask(token)
-        self._remember(digest, answer)
+        answer = _INACTIVE
+        for _ in range(_MAX_TRIES):
+            asked_at = self._changes
+            answer = await self._batcher.ask(token)
+            if answer.user_id is None or not self.has_changed(answer.user_id, since=asked_at):
+                self._remember(digest, answer)
+                break
         return answer
+
+    @property
+    def moment(self) -> int:
+        """What `has_changed` compares with: now, in changes heard of so far."""
+        return self._changes
+
+    def has_changed(self, user_id: UUID, *, since: int) -> bool:
+        """Whether something about this user was heard of after that moment; in doubt, yes."""
+        return max(self._changed.get(user_id, 0), self._everybody_changed) > since
 
     async def redeem(self, ticket: str) -> Answer:
         """Exchange a WebSocket ticket, once, for what an introspection of its token would answer.
@@ -92,13 +120,41 @@ class Introspection:
             log.warning("redeeming_failed", problem=f"{type(error).__name__}: {error}")
             raise Unavailable("the auth service does not answer") from error
 
+    def note_ended(
+        self, user_id: UUID, session_ids: Collection[UUID] | None = None, *, spared: UUID | None = None
+    ) -> None:
+        """Sessions of this user ended (`session_ids` None: all but `spared`): what counts while nobody can be asked."""
+        self.forget_user(user_id)
+        if session_ids is None:
+            self._cut_off[user_id] = self._clock.now().timestamp(), spared
+            self._cut_off.move_to_end(user_id)
+        self._ended.update(dict.fromkeys(session_ids or ()))
+        for bounded in (self._cut_off, self._ended):
+            while len(bounded) > _MAX_ENDED:
+                bounded.popitem(last=False)
+
+    def is_known_ended(self, claims: AccessTokenClaims) -> bool:
+        """Whether this token is one of those whose end was heard of."""
+        if claims.sid in self._ended:
+            return True
+        at, spared = self._cut_off.get(claims.sub, (0.0, None))
+        return claims.iat <= at and claims.sid != spared
+
     def forget_user(self, user_id: UUID) -> None:
         """Ask again about this user's tokens: something about the account changed."""
+        self._changes += 1
+        self._changed[user_id] = self._changes
+        self._changed.move_to_end(user_id)
+        if len(self._changed) > _MAX_CHANGED:
+            self._everybody_changed = self._changed.popitem(last=False)[1]
         for digest in self._by_user.pop(user_id, set()):
             self._known.pop(digest, None)
 
     def forget_all(self) -> None:
         """Ask again about every token."""
+        self._changes += 1
+        self._everybody_changed = self._changes
+        self._changed.clear()
         self._known.clear()
         self._by_user.clear()
 
@@ -137,4 +193,5 @@ def _read_answer(item: dict[str, Any]) -> Answer:
         tenant=item["tenant"],
         username=item.get("username") or item.get("client_id"),
         expires_at=datetime.fromtimestamp(item["exp"], UTC),
+        access=item.get("access"),
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -49,7 +52,16 @@ _USER_TYPES: RowTypes = {column.name: column.type for column in users.columns}
 _GROUP_TYPES: RowTypes = {column.name: column.type for column in groups.columns}
 _MEMBER_TYPES: RowTypes = {"group_id": Uuid(), "user_id": Uuid()}
 
+# A request line has room for 8,190 characters in the auth service's server.
+_MAX_QUERY: Final = 6_000
+_MAX_IDS: Final = 100
+
 Event = IdentityEvent | UnknownEvent
+OnErased = Callable[[AsyncConnection, UUID, str], Awaitable[None]]
+"""Is told, in the transaction that takes them out of the mirror, who was erased, and of which tenant."""
+
+Follower = Callable[[Sequence[Event]], Awaitable[None]]
+"""Is told of events after they were applied, and again if the process dies before it is done."""
 
 
 class AuthListings:
@@ -60,7 +72,7 @@ class AuthListings:
         self._headers = {INTERNAL_KEY: key}
         self._client = client
 
-    async def pages(self, what: str, **filters: str) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+    async def pages(self, what: str, **filters: str | Sequence[str]) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
         """Pages of `users`, `groups` or `memberships`, each with the revision it was read at.
 
         Raises:
@@ -68,36 +80,65 @@ class AuthListings:
         """
         cursor: str | None = None
         while True:
-            parameters = {"limit": str(_PAGE), **filters, **({"cursor": cursor} if cursor else {})}
-            try:
-                response = await self._client.get(
-                    f"{self._base_url}/internal/v1/{what}",
-                    params=parameters,
-                    headers=self._headers,
-                    timeout=_CALL_LIMIT_S,
-                )
-                response.raise_for_status()
-                page = response.json()
-            except (httpx.HTTPError, ValueError) as error:
-                raise Unavailable(f"the auth service does not list its {what}: {type(error).__name__}") from error
+            parameters: dict[str, str | Sequence[str]] = {"limit": str(_PAGE), **filters}
+            if cursor:
+                parameters["cursor"] = cursor
+            page = await self._get(what, parameters)
             yield page["revision"], page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
                 return
 
+    async def find_erased(self, ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Those of these users that were erased, with their tenants. Whom it does not know is not among them.
+
+        Raises:
+            Unavailable: The auth service does not answer.
+        """
+        found: dict[UUID, str] = {}
+        for start in range(0, len(ids), _MAX_IDS):
+            named = ",".join(str(each) for each in ids[start : start + _MAX_IDS])
+            page = await self._get("users/erased", {"ids": named})
+            found |= {UUID(item["id"]): item["tenant"] for item in page["items"]}
+        return found
+
+    async def _get(self, what: str, parameters: dict[str, str | Sequence[str]]) -> Any:
+        try:
+            response = await self._client.get(
+                f"{self._base_url}/internal/v1/{what}",
+                params=parameters,
+                headers=self._headers,
+                timeout=_CALL_LIMIT_S,
+            )
+            response.raise_for_status()
+            return response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Unavailable(f"the auth service does not list its {what}: {type(error).__name__}") from error
+
 
 class Mirror:
     """Applies identity events, in order of their revision; one process at a time does (single active consumer)."""
 
-    def __init__(self, database: Database, listings: AuthListings, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        listings: AuthListings,
+        clock: Clock,
+        *,
+        on_erased: OnErased | None = None,
+        followers: Sequence[Follower] = (),
+    ) -> None:
         self._database = database
         self._listings = listings
         self._clock = clock
+        self._on_erased = on_erased or _pass_over
+        self._followers = tuple(followers)
         self._revisions: Batcher[None, int] = Batcher(self._ask_revision, max_batch=1000, calls_at_once=1)
 
     async def __call__(self, batch: Sequence[Incoming]) -> Awaitable[None]:
         """Handler of the queue `identity.mirror`."""
-        events = sorted(_parse_all(batch), key=lambda event: event.revision)
+        arrived = sorted(_parse_all(batch), key=lambda event: event.revision)
+        events = arrived
         async with self._database.read() as connection:
             known = await _read_revision(connection)
         events = [event for event in events if known is None or event.revision > known]
@@ -107,10 +148,18 @@ class Mirror:
             events = [event for event in events if event.revision > known]
         if events:
             async with self._database.write() as connection:
+                await _lock_revision(connection)
                 for event in events:
                     await _apply(connection, event)
+                    if isinstance(event, UserDeletedEvent):
+                        await self._on_erased(connection, event.data.id, event.tenant)
                 await _write_revision(connection, events[-1].revision)
-        return _nothing()
+        # All that arrived: what is known by its revision may be known from before a crash, and nobody told yet.
+        return self._tell(arrived)
+
+    async def _tell(self, events: Sequence[Event]) -> None:
+        for follower in self._followers:
+            await follower(events)
 
     async def ensure_filled(self) -> None:
         """Read everything once, if that never happened."""
@@ -140,7 +189,13 @@ class Mirror:
             async for page_revision, items in self._listings.pages(what):
                 revision = page_revision if revision is None else revision
                 found += [model.model_validate(item) for item in items]
+        async with self._database.read() as connection:
+            gone = await _find_others(connection, users, {person.id for person in people})
+        erased = await self._listings.find_erased(gone)
         async with self._database.write() as connection:
+            await _lock_revision(connection)
+            for user_id, tenant in erased.items():
+                await self._on_erased(connection, user_id, tenant)
             await connection.execute(delete(memberships))
             await _delete_others(connection, users, {person.id for person in people})
             await _delete_others(connection, groups, {team.id for team in teams})
@@ -181,24 +236,27 @@ class Mirror:
         A backend may notify a user it created a moment ago, before the event has arrived here.
         """
         found: list[UserSnapshot] = []
-        filters = []
-        if ids:
-            filters.append({"ids": ",".join(sorted(str(each) for each in ids))})
-        filters += [{"tenant": tenant, "external_id": external_id} for tenant, external_id in sorted(external)]
+        filters: list[dict[str, str | Sequence[str]]] = [{"ids": ",".join(part)} for part in _split_ids(ids)]
+        filters += [{"tenant": tenant, "external_id": part} for tenant, part in _split_external(external)]
+        oldest: int | None = None
         for each in filters:
-            async for _, items in self._listings.pages("users", **each):
+            async for revision, items in self._listings.pages("users", **each):
+                oldest = revision if oldest is None else min(oldest, revision)
                 found += [UserSnapshot.model_validate(item) for item in items]
         if found:
             async with self._database.write() as connection:
-                await upsert_users(connection, found)
+                if await _is_not_ahead_of(connection, oldest):
+                    await upsert_users(connection, found)
         return found
 
     async def fetch_groups(self, ids: set[UUID]) -> bool:
         """The same for groups, with their members; answers whether any exists."""
-        filters = {"ids": ",".join(sorted(str(each) for each in ids))}
         teams: list[GroupSnapshot] = []
-        async for _, items in self._listings.pages("groups", **filters):
-            teams += [GroupSnapshot.model_validate(item) for item in items]
+        oldest: int | None = None
+        for part in _split_ids(ids):
+            async for revision, items in self._listings.pages("groups", ids=",".join(part)):
+                oldest = revision if oldest is None else min(oldest, revision)
+                teams += [GroupSnapshot.model_validate(item) for item in items]
         if not teams:
             return False
         members: list[tuple[UUID, UUID]] = []
@@ -206,13 +264,34 @@ class Mirror:
             async for _, items in self._listings.pages("memberships", group_id=str(team.id)):
                 members += [(UUID(item["group_id"]), UUID(item["user_id"])) for item in items]
         async with self._database.write() as connection:
-            await upsert_groups(connection, teams)
-            await _add_members(connection, members)
+            if await _is_not_ahead_of(connection, oldest):
+                await upsert_groups(connection, teams)
+                await _add_members(connection, members)
         return True
 
 
-async def _nothing() -> None:
-    """There is no rest to do."""
+async def _pass_over(_connection: AsyncConnection, _user_id: UUID, _tenant: str) -> None:
+    """Nobody wants to know."""
+
+
+def _split_ids(ids: set[UUID]) -> list[list[str]]:
+    ordered = sorted(str(each) for each in ids)
+    return [ordered[start : start + _MAX_IDS] for start in range(0, len(ordered), _MAX_IDS)]
+
+
+def _split_external(external: set[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """External ids by tenant, in parts that fit into a request line."""
+    for tenant, pairs in itertools.groupby(sorted(external), key=itemgetter(0)):
+        part: list[str] = []
+        length = 0
+        for _, external_id in pairs:
+            cost = len(quote(external_id, safe="")) + len("&external_id=")
+            if part and (length + cost > _MAX_QUERY or len(part) == _MAX_IDS):
+                yield tenant, part
+                part, length = [], 0
+            part.append(external_id)
+            length += cost
+        yield tenant, part
 
 
 def _parse_all(batch: Sequence[Incoming]) -> list[Event]:
@@ -310,9 +389,13 @@ async def _add_members(connection: AsyncConnection, pairs: Sequence[tuple[UUID, 
         await connection.execute(insertion.on_conflict_do_nothing())
 
 
-async def _delete_others(connection: AsyncConnection, table: Any, ids: set[UUID]) -> None:
+async def _find_others(connection: AsyncConnection, table: Any, ids: set[UUID]) -> list[UUID]:
     known = set((await connection.execute(select(table.c.id))).scalars())
-    gone = sorted(known - ids)
+    return sorted(known - ids)
+
+
+async def _delete_others(connection: AsyncConnection, table: Any, ids: set[UUID]) -> None:
+    gone = await _find_others(connection, table, ids)
     for start in range(0, len(gone), _PAGE):
         await connection.execute(delete(table).where(table.c.id.in_(gone[start : start + _PAGE])))
 
@@ -320,6 +403,18 @@ async def _delete_others(connection: AsyncConnection, table: Any, ids: set[UUID]
 async def _read_revision(connection: AsyncConnection) -> int | None:
     found = await connection.execute(select(progress.c.revision).where(progress.c.name == _NAME))
     return found.scalar_one_or_none()
+
+
+async def _lock_revision(connection: AsyncConnection) -> int | None:
+    """The revision; whoever else writes to the mirror waits until this transaction ends."""
+    found = await connection.execute(select(progress.c.revision).where(progress.c.name == _NAME).with_for_update())
+    return found.scalar_one_or_none()
+
+
+async def _is_not_ahead_of(connection: AsyncConnection, revision: int | None) -> bool:
+    """Whether what was read at this revision is still news. If the mirror is further, it knows better by itself."""
+    known = await _lock_revision(connection)
+    return known is None or (revision is not None and known <= revision)
 
 
 async def _write_revision(connection: AsyncConnection, revision: int) -> None:

@@ -10,9 +10,7 @@ from pydantic import ValidationError
 from notification_service import metrics
 from notification_service.identity.key_set import KeySet
 from shared_contracts.claims import LEEWAY_S, TOKEN_TYPE, AccessTokenClaims
-
-MAX_TOKEN_LENGTH: Final = 8 * 1024
-"""Characters. A token with every role and scope has about 1,200."""
+from shared_contracts.jws import MAX_TOKEN_LENGTH, is_canonical
 
 _REQUIRED: Final = ["iss", "aud", "sub", "jti", "iat", "nbf", "exp"]
 
@@ -51,8 +49,9 @@ class SignatureCheck:
             raise
 
     async def _check(self, token: str) -> AccessTokenClaims:
-        if len(token) > MAX_TOKEN_LENGTH:
-            raise TokenRefused("too_long")
+        # Decoders take several spellings for one token; what is remembered by its text must have one.
+        if not is_canonical(token):
+            raise TokenRefused("too_long" if len(token) > MAX_TOKEN_LENGTH else "malformed")
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
