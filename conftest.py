@@ -16,7 +16,7 @@ import auth_service
 import notification_service
 import shared_contracts
 from herald_local.rabbitmq import RabbitNode
-from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER, backing_services
+from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER, backing_services, made_virtual_hosts
 
 for _package in (auth_service, notification_service, shared_contracts):
     if not _package.__file__:
@@ -39,14 +39,17 @@ def rabbit(services: dict[str, str]) -> RabbitNode:
     return RabbitNode(Path(services[RABBIT_FOLDER]))
 
 
+@pytest.fixture(scope="session")
+def virtual_hosts(rabbit: RabbitNode) -> Iterator[Iterator[str]]:
+    """Empty virtual hosts of the shared node, each given out once."""
+    with made_virtual_hosts(rabbit) as names:
+        yield names
+
+
 @pytest.fixture
-def amqp_url(rabbit: RabbitNode) -> Iterator[str]:
-    """A virtual host of this test's own, so that tests cannot see each other's queues."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    rabbit.ctl("add_vhost", name)
-    rabbit.ctl("set_permissions", "-p", name, "herald", ".*", ".*", ".*")
-    yield rabbit.url.rstrip("/") + "/" + name
-    rabbit.ctl("delete_vhost", name)
+def amqp_url(rabbit: RabbitNode, virtual_hosts: Iterator[str]) -> str:
+    """The address of a virtual host of this test's own, so that tests cannot see each other's queues."""
+    return rabbit.url.rstrip("/") + "/" + next(virtual_hosts)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from amqp import Bystander, bystander
+from auth_site import AuthSite, auth_site
+from clocks import SetClock
 
 from notification_service.db.engine import Database
 from notification_service.db.migrate import migrate
@@ -27,3 +30,23 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await migrate(database.engine)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    """The machine's clock, ten times as fast where it is slept by."""
+    return SetClock(pace=0.1)
+
+
+@pytest.fixture
+async def outside(amqp_url: str) -> AsyncIterator[Bystander]:
+    """A plain client of this test's virtual host."""
+    async with bystander(amqp_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def auth() -> AsyncIterator[AuthSite]:
+    """The auth service, as far as this service talks to it."""
+    async with auth_site() as site:
+        yield site

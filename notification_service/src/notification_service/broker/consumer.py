@@ -80,11 +80,13 @@ class BatchConsumer:
         self._task = keep_running(self._work, name=f"consume-{self.queue}")
 
     async def stop(self, limit: timedelta = timedelta(seconds=10)) -> None:
-        """Take no more messages, finish the batch in hand, return the rest to the queue."""
+        """Finish the batch in hand, take no more, return the rest to the queue.
+
+        The consumer is not cancelled first: the broker would hand what comes next to a worker that stands by while
+        this one still holds what came before. Closing the connection returns everything in its order, then the next
+        worker begins.
+        """
         self._stopping = True
-        if self._channel is not None and self._tag is not None:
-            with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
-                await self._channel.basic_cancel(self._tag, timeout=2)
         if self._task is not None:
             self._arrived.put_nowait(_WAKE)
             with contextlib.suppress(TimeoutError):

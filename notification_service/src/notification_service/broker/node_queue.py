@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import structlog
+from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import Connection
@@ -13,6 +15,8 @@ from notification_service.broker.declare import bind, declare_exchange, declare_
 from notification_service.broker.link import BrokerLink, open_channel
 from notification_service.clock import Clock
 from shared_contracts.topology import Binding, Exchange, node_queue
+
+log = structlog.get_logger(__name__)
 
 _PREFETCH = 1000
 
@@ -54,6 +58,7 @@ class NodeQueue:
     async def _set_up(self, connection: Connection) -> None:
         channel = await open_channel(connection, prefetch_count=_PREFETCH)
         self.link.guard(channel)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         # A new name for every connection: the broker may still hold the old one exclusively (405 RESOURCE_LOCKED).
         self._generation += 1
         queue = node_queue(f"{self._node_id}.{self._generation}")
@@ -68,6 +73,11 @@ class NodeQueue:
         await channel.basic_consume(queue.name, receive)
         self.queue_name = queue.name
         self._on_connected()
+
+    async def _on_cancelled_by_broker(self, _frame: spec.Basic.Cancel) -> None:
+        # The queue was deleted while this node lives: without a new one it would be deaf to broadcasts and gossip.
+        log.warning("node_consumer_cancelled_by_broker", queue=self.queue_name)
+        self.link.reset()
 
     async def _receive(self, channel: Channel, message: DeliveredMessage) -> None:
         self._on_message(read_message(message))

@@ -1,0 +1,305 @@
+"""Users' queues over a few channels: declared, consumed, left, and taken up again (I06, I13, I14, I15)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from amqp import Bystander, bystander
+from clocks import SetClock
+from waiting import until
+
+from herald_local.rabbitmq import RabbitNode
+from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
+from notification_service.errors import Unavailable
+from shared_contracts import headers
+from shared_contracts.topology import user_queue_name
+
+LIMIT = timedelta(seconds=20)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.frames: list[tuple[UUID, QueuedFrame]] = []
+        self.lost: list[UUID] = []
+
+    def on_frame(self, user_id: UUID, frame: QueuedFrame) -> None:
+        self.frames.append((user_id, frame))
+
+    def on_consumer_lost(self, user_id: UUID) -> None:
+        self.lost.append(user_id)
+
+    def bodies(self, user_id: UUID) -> list[bytes]:
+        return [frame.body for owner, frame in self.frames if owner == user_id]
+
+    def receipts(self, user_id: UUID) -> list[Receipt]:
+        return [frame.receipt for owner, frame in self.frames if owner == user_id]
+
+
+@contextlib.asynccontextmanager
+async def user_queues(
+    url: str, listener: Listener, clock: SetClock, *, prefetch_count: int = 64
+) -> AsyncIterator[UserQueues]:
+    queues = UserQueues(url, name="test", prefetch_count=prefetch_count, listener=listener, clock=clock)
+    queues.start()
+    try:
+        await queues.link.wait_ready(LIMIT)
+        yield queues
+    finally:
+        await queues.close()
+
+
+async def join(queues: UserQueues, *user_ids: UUID) -> None:
+    for user_id in user_ids:
+        await queues.declare(user_id)
+        await queues.consume(user_id)
+
+
+async def send(outside: Bystander, user_id: UUID, *bodies: bytes, seq: int | None = None) -> None:
+    for body in bodies:
+        await outside.publish(
+            body,
+            exchange="delivery.direct",
+            key=user_queue_name(user_id),
+            headers={headers.SEQ: seq} if seq is not None else None,
+            message_type="notification",
+        )
+
+
+async def test_frames_reach_their_owner_with_number_and_type(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    ada, bob = uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada, bob)
+        await join(queues, ada)  # again: harmless
+        assert queues.consumer_count == 2
+        assert await outside.consumers(user_queue_name(ada)) == 1
+        await send(outside, ada, b"1", seq=7)
+        await send(outside, bob, b"2")
+        await until(lambda: len(listener.frames) == 2)
+    (frame,) = [frame for owner, frame in listener.frames if owner == ada]
+    assert (frame.seq, frame.type, frame.body, frame.is_redelivered) == (7, "notification", b"1", False)
+    (foreign,) = [frame for owner, frame in listener.frames if owner == bob]
+    assert foreign.seq is None
+
+
+@pytest.mark.req("I06")
+async def test_what_is_not_settled_stays_in_the_broker_beyond_the_prefetch(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    ada = uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock, prefetch_count=3) as queues:
+        await join(queues, ada)
+        await send(outside, ada, *(b"%d" % number for number in range(8)))
+        await until(lambda: len(listener.frames) == 3)
+        assert await outside.depth(user_queue_name(ada)) == 5
+        await queues.settle(listener.receipts(ada)[:2])
+        await until(lambda: len(listener.frames) == 5)
+        assert listener.bodies(ada) == [b"0", b"1", b"2", b"3", b"4"]
+    # Closing returns what is unsettled: 2 to 7.
+    await until(lambda: _has(outside, ada, 6))
+    assert [message.body for message in await _take_all(outside, ada)] == [b"2", b"3", b"4", b"5", b"6", b"7"]
+
+
+async def _has(outside: Bystander, user_id: UUID, depth: int) -> bool:
+    return await outside.depth(user_queue_name(user_id)) == depth
+
+
+async def _take_all(outside: Bystander, user_id: UUID) -> list[Any]:
+    taken: list[Any] = []
+    async with outside.channel() as channel:
+        depth = await outside.depth(user_queue_name(user_id))
+
+        async def note(message: object) -> None:
+            taken.append(message)
+
+        await channel.basic_consume(user_queue_name(user_id), note, no_ack=True)
+        await until(lambda: len(taken) == depth)
+    return taken
+
+
+async def test_leaving_returns_what_is_unsettled_in_its_order(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    ada = uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada)
+        await send(outside, ada, *(b"%d" % number for number in range(5)))
+        await until(lambda: len(listener.frames) == 5)
+        receipts = listener.receipts(ada)
+        await queues.settle(receipts[:1])
+        await queues.leave(ada, receipts[1:])
+        assert queues.consumer_count == 0
+        await until(lambda: _has(outside, ada, 4))
+        assert await outside.consumers(user_queue_name(ada)) == 0
+        await queues.leave(ada, [])  # again: harmless
+        await queues.consume(ada)
+        await until(lambda: len(listener.frames) == 9)
+        assert listener.bodies(ada)[5:] == [b"1", b"2", b"3", b"4"]
+        assert all(frame.is_redelivered for _, frame in listener.frames[5:])
+        assert listener.lost == []
+
+
+async def test_a_user_on_two_nodes_is_served_by_one_and_taken_over_by_the_other(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    ada = uuid4()
+    first, second = Listener(), Listener()
+    async with user_queues(amqp_url, second, clock) as standby:
+        async with user_queues(amqp_url, first, clock) as active:
+            await join(active, ada)
+            await join(standby, ada)
+            await send(outside, ada, b"1", b"2", b"3")
+            await until(lambda: len(first.frames) == 3)
+            assert second.frames == []
+            await active.settle(first.receipts(ada)[:1])
+        await until(lambda: second.bodies(ada) == [b"2", b"3"])
+
+
+@pytest.mark.req("I13")
+async def test_a_queue_deleted_under_the_consumer_is_told_to_its_owner(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    ada, bob = uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada, bob)
+        await outside.delete(user_queue_name(ada))
+        await until(lambda: listener.lost == [ada])
+        assert queues.consumer_count == 1
+        await join(queues, ada)
+        await send(outside, ada, b"new")
+        await send(outside, bob, b"as before")
+        await until(lambda: len(listener.frames) == 2)
+        assert listener.bodies(bob) == [b"as before"]
+        assert listener.lost == [ada]
+
+
+@pytest.mark.req("I14")
+async def test_a_queue_once_left_stays_deleted_after_reconnects(
+    amqp_url: str, outside: Bystander, rabbit: RabbitNode, clock: SetClock
+) -> None:
+    ada, bob = uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada, bob)
+        await queues.leave(ada, [])
+        await outside.delete(user_queue_name(ada))
+        await _close_connections(rabbit, amqp_url, outside)
+        await until(lambda: listener.lost == [bob])
+        await queues.link.wait_ready(LIMIT)
+        await join(queues, bob)
+    async with _fresh(amqp_url) as looking:
+        assert await looking.depth(user_queue_name(ada)) == -1
+        assert await looking.depth(user_queue_name(bob)) == 0
+
+
+async def _close_connections(rabbit: RabbitNode, url: str, outside: Bystander) -> None:
+    await asyncio.to_thread(rabbit.ctl, "close_all_connections", "--vhost", url.rpartition("/")[2], "for a test")
+    await until(lambda: outside.connection.is_closed)
+
+
+@contextlib.asynccontextmanager
+async def _fresh(url: str) -> AsyncIterator[Bystander]:
+    async with bystander(url) as connected:
+        yield connected
+
+
+@pytest.mark.req("H09")
+async def test_after_a_lost_connection_every_consumer_is_told_and_old_receipts_are_void(
+    amqp_url: str, outside: Bystander, rabbit: RabbitNode, clock: SetClock
+) -> None:
+    people = [uuid4() for _ in range(9)]
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, *people)
+        for user_id in people:
+            await send(outside, user_id, b"x")
+        await until(lambda: len(listener.frames) == 9)
+        void = [frame.receipt for _, frame in listener.frames]
+        await _close_connections(rabbit, amqp_url, outside)
+        await until(lambda: set(listener.lost) == set(people))
+        assert len(listener.lost) == 9
+        assert queues.consumer_count == 0
+        await queues.link.wait_ready(LIMIT)
+        await queues.settle(void)  # passed over: their channel is gone
+        await join(queues, *people)
+        await until(lambda: len(listener.frames) == 18)
+        assert all(frame.is_redelivered for _, frame in listener.frames[9:])
+        await queues.settle(frame.receipt for _, frame in listener.frames[9:])
+    async with _fresh(amqp_url) as looking:
+        assert [await looking.depth(user_queue_name(user_id)) for user_id in people] == [0] * 9
+
+
+@pytest.mark.req("I15")
+@pytest.mark.req("H11")
+async def test_a_refused_declaration_hurts_nobody_else(amqp_url: str, outside: Bystander, clock: SetClock) -> None:
+    ada, odd = uuid4(), uuid4()
+    await outside.declare(user_queue_name(odd), queue_type="quorum")
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada)
+        await send(outside, ada, b"kept")
+        await until(lambda: len(listener.frames) == 1)
+        # More often than there are channels to declare on: each refusal closes one, and each is replaced.
+        for _ in range(10):
+            with pytest.raises(Unavailable, match="user's queue"):
+                await queues.declare(odd)
+        await outside.delete(user_queue_name(odd))
+        await join(queues, odd)
+        await send(outside, odd, b"now")
+        await until(lambda: len(listener.frames) == 2)
+        assert listener.lost == []
+        assert not any(frame.is_redelivered for _, frame in listener.frames)
+
+
+@pytest.mark.req("I15")
+async def test_consuming_a_queue_that_is_not_there_is_refused_and_everybody_comes_back(
+    amqp_url: str, clock: SetClock
+) -> None:
+    ada, nobody = uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada)
+        with pytest.raises(Unavailable):
+            await queues.consume(nobody)
+        # 404 closes a consuming channel; the link begins again and every owner is told.
+        await until(lambda: ada in listener.lost)
+        await queues.link.wait_ready(LIMIT)
+        await join(queues, ada)
+        assert queues.consumer_count == 1
+
+
+async def test_many_users_are_declared_and_consumed_at_once(amqp_url: str, outside: Bystander, clock: SetClock) -> None:
+    people = [uuid4() for _ in range(200)]
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await asyncio.gather(*(join(queues, user_id) for user_id in people))
+        assert queues.consumer_count == 200
+        async with outside.channel() as channel:
+            for user_id in people:
+                await channel.basic_publish(b"x", exchange="delivery.direct", routing_key=user_queue_name(user_id))
+        await until(lambda: {owner for owner, _ in listener.frames} == set(people))
+        await queues.settle(frame.receipt for _, frame in listener.frames)
+        await asyncio.gather(*(queues.leave(user_id, []) for user_id in people))
+    assert listener.lost == []
+
+
+async def test_without_a_connection_it_says_so(clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notification_service.broker.user_queues._RPC_LIMIT_S", 0.05)
+    queues = UserQueues("amqp://herald:x@127.0.0.1:1/", name="test", prefetch_count=1, listener=Listener(), clock=clock)
+    with pytest.raises(Unavailable):
+        await queues.declare(uuid4())
+    with pytest.raises(Unavailable):
+        await queues.consume(uuid4())
+    await queues.leave(uuid4(), [])
+    await queues.close()
