@@ -1,17 +1,16 @@
 """Health of a process: alive is one thing, ready another. Also its metrics."""
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from notification_service.errors import NotAuthenticated
-from notification_service.settings import Environment, Settings
-from shared_contracts.headers import INTERNAL_KEY
+from notification_service.rest.documentation import describe_problem
+from notification_service.rest.operators import OperatorsOnly
+from notification_service.settings import Settings
 
 Check = Callable[[], Awaitable[bool]]
 
@@ -24,18 +23,19 @@ def make_health_router(checks: Mapping[str, Check], ready: tuple[str, ...], sett
         ready: Which of them must hold before this process takes traffic.
     """
     router = APIRouter(tags=["health"])
+    may_be_away: dict[int | str, dict[str, Any]] = {503: {"description": "Not now; `checks` names what is missing."}}
 
     @router.get("/health/live", summary="Is the process alive")
     async def live() -> dict[str, str]:
         """Always, as long as it answers; what it depends on does not matter here."""
         return {"status": "ok"}
 
-    @router.get("/health/ready", summary="May traffic be sent here", response_model=None)
+    @router.get("/health/ready", summary="May traffic be sent here", response_model=None, responses=may_be_away)
     async def is_ready() -> JSONResponse:
         """200 when everything it needs is there, else 503 naming what is not."""
         return _answer(await _run({name: checks[name] for name in ready}))
 
-    @router.get("/health", summary="Everything at a glance", response_model=None)
+    @router.get("/health", summary="Everything at a glance", response_model=None, responses=may_be_away)
     @router.get("/health/", include_in_schema=False, response_model=None)
     async def summary() -> JSONResponse:
         """All checks; 503 while one that is needed fails."""
@@ -43,26 +43,32 @@ def make_health_router(checks: Mapping[str, Check], ready: tuple[str, ...], sett
         return _answer(found, failing_if=ready)
 
     def add(name: str, check: Check) -> None:
-        @router.get(f"/health/{name}", summary=f"Is the {name} there", response_model=None, name=f"health_{name}")
+        @router.get(
+            f"/health/{name}",
+            summary=f"Is the {name} there",
+            description=f"200 while this process can use it: {name}.",
+            response_model=None,
+            name=name,
+            responses=may_be_away,
+        )
         async def one() -> JSONResponse:
             return _answer(await _run({name: check}))
 
     for name, check in checks.items():
         add(name, check)
 
-    @router.get("/metrics", summary="Prometheus metrics", response_model=None)
-    async def metrics(key: Annotated[str | None, Header(alias=INTERNAL_KEY)] = None) -> Response:
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=PlainTextResponse,
+        dependencies=[Depends(OperatorsOnly(settings))],
+        responses={401: describe_problem(401)},
+    )
+    async def metrics() -> Response:
         """Open in development; in production only with the internal key."""
-        if settings.environment is Environment.PRODUCTION and not _is_internal(key, settings):
-            raise NotAuthenticated("metrics need the internal key")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-def _is_internal(key: str | None, settings: Settings) -> bool:
-    given = (key or "").encode()
-    return any(hmac.compare_digest(given, known.encode()) for known in settings.internal_keys)
 
 
 async def _run(checks: Mapping[str, Check]) -> dict[str, bool]:

@@ -17,6 +17,8 @@ from notification_service.intake.endpoints import BODY_LIMITS, make_intake_route
 from notification_service.mailbox.endpoints import make_inbox_router
 from notification_service.mailbox.status_endpoints import make_status_router
 from notification_service.rest.callers import Callers
+from notification_service.rest.documentation import DESCRIPTION, DocumentedApi, name_operation
+from notification_service.rest.documents import install_documents
 from notification_service.rest.middleware import BodyLimit, RequestFrame
 from notification_service.rest.pages import Cursors
 from notification_service.rest.problems import install_problem_handlers, too_large_app
@@ -42,17 +44,19 @@ def make_app(
     parts: Parts, routers: Sequence[APIRouter], *, checks: dict[str, Check], ready: tuple[str, ...], lifespan: Lifespan
 ) -> FastAPI:
     """An application of these routers, with health and metrics."""
-    app = FastAPI(
+    app = DocumentedApi(
         title="Herald notification service",
+        description=DESCRIPTION,
         version="0.1.0",
-        openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
-        redoc_url=None,
+        openapi_url=None,
+        generate_unique_id_function=name_operation,
         redirect_slashes=False,
         lifespan=lifespan,
     )
     for router in (*routers, make_health_router(checks, ready, parts.settings)):
         app.include_router(router)
+    if routers:
+        install_documents(app, parts.settings)
     install_problem_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limits=BODY_LIMITS, on_too_large=too_large_app)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from notification_service.errors import InvalidSchema, ServiceError, TooLarge
 from notification_service.identity.access import Caller
 from notification_service.intake.accept import Acceptor, Wanted
-from notification_service.intake.schemas import AcceptedOut, BatchIn, BatchOut, ItemOut
+from notification_service.intake.schemas import AcceptedOut, BatchIn, BatchItemOut, BatchOut
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from shared_contracts.headers import IDEMPOTENCY_KEY
@@ -62,7 +62,7 @@ def make_intake_router(acceptor: Acceptor, callers: Callers) -> APIRouter:
             if isinstance(outcome, ServiceError):
                 items.append(_describe_refusal(index, outcome))
             else:
-                items.append(ItemOut(index=index, status=202, id=outcome.id))
+                items.append(BatchItemOut(index=index, status=202, id=outcome.id))
         return BatchOut(items=items)
 
     return router
@@ -79,6 +79,6 @@ def _read_item(item: dict[str, Any]) -> NotificationRequest | ServiceError:
         )
 
 
-def _describe_refusal(index: int, error: ServiceError) -> ItemOut:
+def _describe_refusal(index: int, error: ServiceError) -> BatchItemOut:
     errors = error.errors if isinstance(error, InvalidSchema) else None
-    return ItemOut(index=index, status=error.status, code=error.code, detail=error.detail, errors=errors)
+    return BatchItemOut(index=index, status=error.status, code=error.code, detail=error.detail, errors=errors)

@@ -24,7 +24,7 @@ class BatchIn(BaseModel):
     items: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
 
 
-class ItemOut(BaseModel):
+class BatchItemOut(BaseModel):
     """Outcome of one item: `status` 202 with `id`, or the refusal."""
 
     index: int
@@ -38,4 +38,4 @@ class ItemOut(BaseModel):
 class BatchOut(BaseModel):
     """One outcome per item, in order."""
 
-    items: list[ItemOut]
+    items: list[BatchItemOut]

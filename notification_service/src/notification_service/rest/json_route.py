@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from notification_service.errors import InvalidJson, UnsupportedMediaType
+from notification_service.rest.documentation import describe_route
 
 
 class StrictRequest(Request):
@@ -28,7 +29,12 @@ class StrictRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """The route class of every router."""
+    """The route class of every router: reads strictly, and documents the rights and the problems of its route."""
+
+    @override
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        describe_route(self)
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
