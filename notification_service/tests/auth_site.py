@@ -103,11 +103,13 @@ class AuthSite:
         self.users: list[dict[str, Any]] = []
         self.groups: list[dict[str, Any]] = []
         self.memberships: list[dict[str, Any]] = []
+        self.erased: dict[str, str] = {}
         self.app = Starlette(
             routes=[
                 Route("/.well-known/jwks.json", self._key_set),
                 Route("/internal/v1/tokens/introspect/batch", self._introspect, methods=["POST"]),
                 Route("/internal/v1/tickets/redeem", self._redeem, methods=["POST"]),
+                Route("/internal/v1/users/erased", self._erased),
                 Route("/internal/v1/{what}", self._list),
             ]
         )
@@ -161,9 +163,9 @@ class AuthSite:
         query = request.query_params
         if "ids" in query:
             rows = [row for row in rows if row["id"] in query["ids"].split(",")]
-        for name in ("tenant", "external_id"):
+        for name in ("tenant", "external_id", "group_id"):
             if name in query:
-                rows = [row for row in rows if row[name] == query[name]]
+                rows = [row for row in rows if row[name] in query.getlist(name)]
         start = int(query.get("cursor", 0))
         end = start + min(self.page_size, int(query.get("limit", self.page_size)))
         return JSONResponse(
@@ -173,6 +175,13 @@ class AuthSite:
                 "revision": self.revision,
             }
         )
+
+    async def _erased(self, request: Request) -> Response:
+        if refusal := await self._note(request):
+            return refusal
+        named = request.query_params["ids"].split(",")
+        found = [{"id": each, "tenant": self.erased[each]} for each in named if each in self.erased]
+        return JSONResponse({"items": found})
 
     def _describe(self, token: str) -> dict[str, Any]:
         claims = jwt.decode(token, options={"verify_signature": False})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,8 +19,12 @@ SIGNING_ALGORITHMS = ("RS256", "EdDSA")
 DEFAULT_TENANT = "default"
 
 
+NumericDate = Annotated[int, Field(ge=0, le=253_402_300_799)]
+"""Whole seconds since 1970 (RFC 7519). Until the end of the year 9999: a later moment is none that can be told."""
+
+
 class AccessTokenClaims(BaseModel):
-    """The payload of an access token. Numbers are whole seconds since 1970 (RFC 7519, NumericDate)."""
+    """The payload of an access token."""
 
     model_config = ConfigDict(frozen=True, strict=False, extra="ignore")
 
@@ -29,9 +33,9 @@ class AccessTokenClaims(BaseModel):
     sub: UUID = Field(description="The user, or the service account when `roles` is ['service'].")
     jti: UUID
     sid: UUID = Field(description="The session. Ending it ends every token with this value.")
-    iat: int
-    nbf: int
-    exp: int
+    iat: NumericDate
+    nbf: NumericDate
+    exp: NumericDate
     roles: tuple[str, ...]
     scope: str = Field(description="Space-separated scopes.")
     tenant: str
