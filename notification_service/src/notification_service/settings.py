@@ -101,6 +101,21 @@ class Settings(BaseSettings):
     max_send_buffer_bytes: int = Field(
         1024 * 1024, ge=64 * 1024, description="Bytes waiting for one client that does not read (4412)."
     )
+    max_messages_per_second: float = Field(
+        5.0, gt=0, description="`send` frames of one client; beyond: `error` with the code `rate_limited`."
+    )
+    max_following: int = Field(1_000, ge=1, description="Users one client may follow the presence of.")
+    presence_grace: Duration = Field(
+        # 10 s: longer than a change of network or a reconnect with back-off takes mostly.
+        timedelta(seconds=10),
+        description="How long a user whose last connection dropped stays as they were.",
+    )
+    max_handshakes_per_second: int = Field(
+        2_000, ge=1, description="Of one gateway process, with a burst of two seconds' worth; beyond: 503."
+    )
+    drain_time: Duration = Field(
+        timedelta(seconds=5), description="Over which a stopping gateway sends its clients away, in waves."
+    )
     max_connections: int = Field(20_000, ge=1, description="Sockets of one gateway process; beyond: 503.")
     max_connections_per_user: int = Field(10, ge=1, description="The oldest is closed (4504).")
     resume_max_items: int = Field(10_000, ge=1, description="Longest gap that is replayed; beyond: `reset`.")

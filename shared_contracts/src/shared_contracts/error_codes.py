@@ -51,6 +51,7 @@ class ErrorCode(StrEnum):
 
 
 class Reason(StrEnum):
+    LIMIT_REACHED = "limit_reached"
     """Why a delivery ended as it did, or why a message is a dead letter (contract section 8)."""
 
     CHANNEL_OFF = "channel_off"

@@ -48,6 +48,8 @@ class QueuedFrame:
 
     Attributes:
         seq: Its number in the user's stream; None on a message that is not Herald's.
+        is_live: A live event: no number, not to be kept.
+        message_id: As published.
         receipt: What `settle` and `give_back` want; void once the channel is lost.
     """
 
@@ -56,6 +58,8 @@ class QueuedFrame:
     body: bytes
     is_redelivered: bool
     receipt: Receipt
+    is_live: bool = False
+    message_id: str | None = None
 
 
 class UserQueueListener(Protocol):
@@ -167,7 +171,8 @@ class UserQueues:
             await _give_back(consumer.channel, [tag])
             return
         properties = message.header.properties
-        seq = (properties.headers or {}).get(headers.SEQ)
+        own_headers = properties.headers or {}
+        seq = own_headers.get(headers.SEQ)
         self._listener.on_frame(
             user_id,
             QueuedFrame(
@@ -176,6 +181,8 @@ class UserQueues:
                 body=message.body,
                 is_redelivered=bool(getattr(message.delivery, "redelivered", False)),
                 receipt=Receipt(consumer.channel, tag),
+                is_live=headers.EPHEMERAL in own_headers,
+                message_id=properties.message_id,
             ),
         )
 

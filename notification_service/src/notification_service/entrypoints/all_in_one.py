@@ -23,6 +23,6 @@ def make_all_in_one(parts: Parts) -> FastAPI:
         async with run_publisher(parts), run_access(parts), run_gateway(parts):
             yield
 
-    routers = make_api_routers(parts)
     assert parts.gateway.node_id == parts.node_id
+    routers = make_api_routers(parts)
     return make_app(parts, routers, checks=make_checks(parts), ready=READY, lifespan=lifespan)

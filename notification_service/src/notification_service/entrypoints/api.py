@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from notification_service.entrypoints.parts import Parts
-from notification_service.entrypoints.processes import make_checks, run_access, run_publisher
+from notification_service.entrypoints.processes import make_checks, run_access, run_observer, run_publisher
 from notification_service.entrypoints.web_app import make_api_routers, make_app
 
 READY = ("database", "broker", "keys")
@@ -20,7 +20,7 @@ def make_api(parts: Parts) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
-        async with run_publisher(parts), run_access(parts):
+        async with run_publisher(parts), run_access(parts), run_observer(parts):
             yield
 
     routers = make_api_routers(parts)

@@ -18,6 +18,7 @@ from notification_service.db.migrate import HEAD, migrate
 from notification_service.entrypoints.all_in_one import make_all_in_one
 from notification_service.entrypoints.api import make_api
 from notification_service.entrypoints.gateway import make_gateway
+from notification_service.entrypoints.http_server import DrainingServer, LimitedHttp
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.scheduler import make_scheduler
 from notification_service.entrypoints.worker import make_worker
@@ -77,7 +78,7 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=LimitedHttp,
         ws=make_protocol_class(parts.gateway) if process in _WITH_SOCKETS else "none",
         log_config=None,
         access_log=False,
@@ -91,7 +92,7 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
     # process ends with 0, and a supervisor can tell a stop from a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run()
+    DrainingServer(config, parts.gateway.drain if process in _WITH_SOCKETS else None).run()
 
 
 async def _migrate(settings: Settings, revision: str) -> None:

@@ -18,20 +18,26 @@ from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.dispatch.relay import Relay
+from notification_service.entrypoints.intake_port import IntakePort
 from notification_service.entrypoints.mailbox_port import KeptPort, MailboxPort
 from notification_service.entrypoints.pipeline import Pipeline
 from notification_service.gateway.node import GatewayNode
+from notification_service.gateway.observer import Observer
 from notification_service.identity.access import Access
 from notification_service.identity.introspection import Introspection
 from notification_service.identity.key_set import KeySet
 from notification_service.identity.mirror import AuthListings, Mirror
 from notification_service.identity.tokens import SignatureCheck
 from notification_service.intake.accept import Acceptor
+from notification_service.intake.live import LiveSender
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.resume import clear_queue_marks
 from notification_service.mailbox.service import Inbox
 from notification_service.mailbox.state import StateChange
 from notification_service.notifications.pages import FrameType
+from notification_service.presence.last_seen import LastSeen
+from notification_service.presence.people import People
+from notification_service.presence.ports import Nodes
 from notification_service.settings import Settings
 from shared_contracts.topology import INTAKE
 
@@ -169,9 +175,32 @@ class Parts:
             access=self.access,
             keys=self.keys,
             mailbox=MailboxPort(self.database, self.inbox, self.live, self.clock),
-            intake=self.acceptor,
+            intake=IntakePort(self.acceptor, LiveSender(database=self.database, publisher=self.publisher)),
             publisher=self.publisher,
+            people=self.people,
+            last_seen=LastSeen(self.database, self.clock),
         )
+
+    @cached_property
+    def people(self) -> People:
+        """Who may see whom."""
+        return People(self.database)
+
+    @cached_property
+    def observer(self) -> Observer:
+        """What a process without sockets hears of the gateway nodes."""
+        return Observer(
+            url=self.amqp_url,
+            node_id=self.node_id,
+            publisher=self.publisher,
+            clock=self.clock,
+            grace_s=self.settings.presence_grace.total_seconds(),
+        )
+
+    @property
+    def nodes(self) -> Nodes:
+        """All gateway nodes together, as this process hears of them."""
+        return self.gateway.nodes if "gateway" in self.__dict__ else self.observer.nodes
 
     async def intake_probe(self) -> bool:
         """Whether any worker consumes the intake; asked of the broker, which knows all of them."""

@@ -54,6 +54,16 @@ async def run_gateway(parts: Parts) -> AsyncIterator[None]:
         await parts.gateway.stop()
 
 
+@contextlib.asynccontextmanager
+async def run_observer(parts: Parts) -> AsyncIterator[None]:
+    """Hearing of the gateway nodes, in a process that is none."""
+    parts.observer.start()
+    try:
+        yield
+    finally:
+        await parts.observer.stop()
+
+
 class Worker:
     """The consumers of a worker process. Several processes may run: one is active per queue, the others stand by."""
 

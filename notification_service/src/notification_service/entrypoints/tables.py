@@ -30,6 +30,7 @@ from notification_service.notifications.models import (
 )
 from notification_service.preferences.models import preference_defaults, user_preferences
 from notification_service.templates.models import template_versions, templates
+from notification_service.presence.models import last_seen
 
 __all__ = [
     "analytics_hours",
@@ -55,6 +56,7 @@ __all__ = [
     "memberships",
     "metadata",
     "notification_contents",
+    "last_seen",
     "notifications",
     "preference_defaults",
     "progress",

@@ -16,6 +16,7 @@ from notification_service.event_types.endpoints import make_event_type_router
 from notification_service.intake.endpoints import BODY_LIMITS, make_intake_router
 from notification_service.mailbox.endpoints import make_inbox_router
 from notification_service.mailbox.status_endpoints import make_status_router
+from notification_service.presence.endpoints import make_presence_router
 from notification_service.rest.callers import Callers
 from notification_service.rest.documentation import DESCRIPTION, DocumentedApi, name_operation
 from notification_service.rest.documents import install_documents
@@ -37,6 +38,7 @@ def make_api_routers(parts: Parts) -> list[APIRouter]:
         make_inbox_router(parts.inbox, callers, cursors),
         make_event_type_router(parts.database, parts.clock, callers, cursors),
         make_dead_letter_router(parts.database, parts.publisher, parts.clock, callers, cursors),
+        make_presence_router(parts.nodes, parts.people, callers, cursors),
     ]
 
 

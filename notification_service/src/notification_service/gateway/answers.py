@@ -11,6 +11,7 @@ import orjson
 from notification_service.clock import format_time
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.resuming import ResetReason, Resume
+from notification_service.presence.board import PresenceView
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.ws.frames import PROTOCOL
 
@@ -23,6 +24,12 @@ def encode(type_: str, ref: str | None = None, **fields: Any) -> bytes:
     if ref is not None:
         frame["ref"] = ref
     return orjson.dumps(frame)
+
+
+def encode_presence(view: PresenceView, ref: str | None = None) -> bytes:
+    """A `presence` frame."""
+    seen_at = format_time(view.last_seen_at) if view.last_seen_at else None
+    return encode("presence", ref, user_id=str(view.user_id), status=view.status, last_seen_at=seen_at)
 
 
 def encode_error(code: ErrorCode, detail: str, ref: str | None = None, *, retry_after_ms: int | None = None) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from notification_service.clock import Clock
-from notification_service.gateway.connection import Connection
+from notification_service.gateway.client import Client
 from notification_service.gateway.wire import encode_text_head
 
 _HOLE_WAIT_S: Final = 0.1
@@ -23,7 +23,7 @@ class BroadcastFeed:
     does not come (its publisher crashed), sessions notice the hole and read it from the log.
     """
 
-    def __init__(self, connections_of: Callable[[str], Collection[Connection]], clock: Clock) -> None:
+    def __init__(self, connections_of: Callable[[str], Collection[Client]], clock: Clock) -> None:
         self._connections_of = connections_of
         self._clock = clock
         self._tops: dict[str, int] = {}
@@ -67,7 +67,7 @@ class BroadcastFeed:
         tenant, number, body = self._queue.popleft()
         self._write(number, body, list(self._connections_of(tenant)), 0)
 
-    def _write(self, number: int, body: bytes, connections: list[Connection], start: int) -> None:
+    def _write(self, number: int, body: bytes, connections: list[Client], start: int) -> None:
         now = self._clock.monotonic()
         tail = b'","redelivered":false,%b' % body[1:]
         heads: dict[bytes, bytes] = {}
@@ -75,6 +75,12 @@ class BroadcastFeed:
             follower = connection.session.follower
             if not follower.take_broadcast(number, now):
                 connection.run(follower.go_on(now))
+                continue
+            if not connection.takes_ready_frames:
+                connection.send_text(
+                    b'{"type":"notification","position":"%b.%012x.%012x%b'
+                    % (follower.epoch, number, follower.sent_seq, tail)
+                )
                 continue
             head = heads.get(follower.epoch)
             if head is None:

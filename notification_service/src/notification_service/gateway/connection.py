@@ -11,8 +11,7 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import structlog
 from typing_extensions import override
@@ -22,13 +21,13 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from notification_service import metrics
-from notification_service.gateway.effects import Close, Effect, SendPing, SendText, WakeAfter
+from notification_service.gateway.client import Client
+from notification_service.gateway.fast_frames import take_texts, wire_size
 from notification_service.gateway.handshake import Refusal, Upgrade, read_upgrade
-from notification_service.gateway.session import Phase, Session
+from notification_service.gateway.session import Phase
 from notification_service.gateway.wire import encode_ping, encode_text
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.headers import CORRELATION_ID, correlation_id_from
-from shared_contracts.ids import new_id
 from shared_contracts.problems import MEDIA_TYPE, make_problem
 from shared_contracts.ws.close_codes import MAX_REASON_BYTES, CloseCode
 
@@ -41,14 +40,23 @@ log = structlog.get_logger(__name__)
 _CLOSE_LIMIT_S: Final = 5.0
 # A peer that acknowledges no byte for this long is cut by the kernel, even one that keeps its window shut.
 _TCP_USER_TIMEOUT_MS: Final = 30_000
+# A peer whose buffer is never empty for this long is slow, however little it owes.
+_STUCK_LIMIT_S: Final = 30.0
+# The kernel would let the buffer of a peer that does not read grow to megabytes.
+_KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
+_END_OF_HEADERS: Final = b"\r\n\r\n"
+_FOR_GOOD: Final = 1 << 62
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Client):
     """See the module."""
 
-    node: GatewayNode  # set by `make_protocol_class`
+    gateway: ClassVar[GatewayNode]  # set by `make_protocol_class`
+    transport_name = "websocket"
+    takes_ready_frames = True
 
     def __init__(self, *, server_state: Any, **_others: Any) -> None:
+        super().__init__(self.gateway)
         self._siblings: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -57,17 +65,15 @@ class Connection(asyncio.Protocol):
             max_size=self.node.settings.max_frame_bytes,
             logger=_QUIET,
         )
+        # Bytes given to the library beyond the frames it has answered; 0: it stands where a frame begins.
+        self._library_owes = 0
+        self._is_upgraded = False
         self._fragments: list[bytes] = []
         self._fragments_are_text = True
         self._upgrade: Upgrade | None = None
         self._is_closing = False
         self._is_lost = False
-        self.id: UUID = new_id()
-        self.session = Session(self.id, self.node.limits, self.node.clock.monotonic())
-        self.token: str | None = None
-        self.ticket: str | None = None
-        self.remote_address: str | None = None
-        self.user_agent: str | None = None
+        self._stuck_since: float | None = None
 
     # --- asyncio calls in -----------------------------------------------------------------------------------------
 
@@ -81,14 +87,30 @@ class Connection(asyncio.Protocol):
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_SEND_BUFFER_BYTES)
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._is_upgraded and not self._library_owes and not self._is_closing and not self._fragments:
+            texts, taken = take_texts(data)
+            for text in texts:
+                self._fragments_are_text = True
+                self._on_message(text)
+                if self._is_closing:
+                    # The rest may hold the peer's own close frame.
+                    break
+            if taken == len(data):
+                return
+            data = data[taken:]
+        self._library_owes += len(data)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
+                # With frames in the same segment as the request, the library reads this connection for good.
+                self._library_owes = 0 if data.find(_END_OF_HEADERS) == len(data) - 4 else _FOR_GOOD
                 self._on_request(event)
             elif isinstance(event, Frame):
+                self._library_owes -= wire_size(len(event.data))
                 self._on_frame(event)
         self._write_protocol_output()
         if self._protocol.parser_exc is not None and not self._is_closing:
@@ -132,10 +154,8 @@ class Connection(asyncio.Protocol):
             offered_subprotocols=offered,
             rule=self.node.origin_rule,
         )
-        if isinstance(decision, Upgrade) and not self.node.has_room:
-            decision = Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, "this node is full or stopping; try again"
-            )
+        if isinstance(decision, Upgrade) and (problem := self.node.admit()) is not None:
+            decision = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, problem)
         if isinstance(decision, Refusal):
             self._refuse(decision)
             return
@@ -147,6 +167,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._write_protocol_output()
+        self._is_upgraded = True
+        self.connected_at = self.node.clock.now()
         self.node.on_opened(self)
         self.ticket = decision.ticket
         if decision.hello is not None:
@@ -225,45 +247,46 @@ class Connection(asyncio.Protocol):
 
     # --- effects --------------------------------------------------------------------------------------------------
 
-    def run(self, effects: list[Effect]) -> None:
-        """Do what the session wants done."""
-        for effect in effects:
-            match effect:
-                case SendText(text):
-                    self.write(encode_text(text))
-                case SendPing():
-                    self.write(encode_ping())
-                case WakeAfter(seconds):
-                    self._loop.call_later(seconds, self.tick)
-                case Close(code, reason):
-                    self._close(code, reason)
-                case _:
-                    self.node.do(self, effect)
-        if self.session.follower.acks_by_itself and not self._is_closing:
-            self.acknowledge_written()
+    @override
+    def send_text(self, text: bytes) -> None:
+        self.write(encode_text(text))
 
+    @override
+    def send_ping(self) -> None:
+        self.write(encode_ping())
+
+    @override
     def write(self, data: bytes) -> None:
-        """Write ready bytes to the socket."""
         if not (self._is_closing or self._is_lost):
             self._transport.write(data)
 
+    @property
+    @override
+    def is_writable(self) -> bool:
+        return not (self._is_closing or self._is_lost)
+
+    @property
+    @override
+    def waiting_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    @override
     def tick(self) -> None:
-        """Time has passed."""
-        if not self._is_lost:
-            self.run(self.session.on_tick(self.node.clock.monotonic()))
-
-    def fail(self) -> None:
-        """An unforeseen error happened while serving this connection; it was logged with the connection's id."""
-        self.run(self.session.close(CloseCode.SERVER_FAULT, f"server fault {self.id}"))
-
-    def acknowledge_written(self) -> None:
-        """For devices that do not acknowledge themselves: what the kernel has counts as received."""
+        if self._is_lost or self._is_closing:
+            return
+        now = self.node.clock.monotonic()
         if self._transport.get_write_buffer_size() == 0:
-            effects = self.session.follower.on_flushed(self.node.clock.monotonic())
-            if effects:
-                self.run(effects)
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > _STUCK_LIMIT_S:
+            self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
+            self._transport.abort()
+            return
+        self.run(self.session.on_tick(now))
 
-    def _close(self, code: CloseCode, reason: str) -> None:
+    @override
+    def end(self, code: CloseCode, reason: str) -> None:
         if self._is_closing or self._is_lost:
             return
         self._is_closing = True
@@ -290,4 +313,4 @@ _QUIET = logging.getLogger("websockets.server")
 
 def make_protocol_class(node: GatewayNode) -> type[Connection]:
     """The class uvicorn is given (`ws=`), tied to one node."""
-    return type("GatewayConnection", (Connection,), {"node": node})
+    return type("GatewayConnection", (Connection,), {"gateway": node})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared_contracts.ws.close_codes import CloseCode
-from shared_contracts.ws.frames import Hello, Send
+from shared_contracts.ws.frames import Hello, PresenceStatus, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,47 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowPresence:
+    """Follow other users' presence; answer with `on_following` or `on_command_failed`."""
+
+    user_ids: frozenset[UUID]
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnfollowPresence:
+    """Follow these users no longer."""
+
+    user_ids: frozenset[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowPresence:
+    """The person at this device said whether they are there; answer with `on_presence`."""
+
+    status: PresenceStatus
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAfter:
     """Call `on_tick` again after this many seconds, besides the regular ticks."""
 
     seconds: float
 
 
-Effect = SendText | Close | SendPing | Identify | IdentifyAgain | Fetch | Acked | ChangeItems | SendMessage | WakeAfter
+Effect = (
+    SendText
+    | Close
+    | SendPing
+    | Identify
+    | IdentifyAgain
+    | Fetch
+    | Acked
+    | ChangeItems
+    | SendMessage
+    | FollowPresence
+    | UnfollowPresence
+    | ShowPresence
+    | WakeAfter
+)

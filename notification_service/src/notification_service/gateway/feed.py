@@ -8,7 +8,7 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from notification_service.broker.user_queues import Receipt
-    from notification_service.gateway.connection import Connection
+    from notification_service.gateway.client import Client
 
 
 class Feed:
@@ -39,7 +39,7 @@ class Feed:
     def __init__(self, user_id: UUID, tenant: str) -> None:
         self.user_id = user_id
         self.tenant = tenant
-        self.connections: list[Connection] = []
+        self.connections: list[Client] = []
         self.acked_seq = 0
         self.last_seq = 0
         self.is_declared = self.is_parked = False
@@ -96,6 +96,6 @@ class Feed:
         """How long the broker has been waiting without any progress."""
         return 0.0 if self._oldest_at is None else now - self._oldest_at
 
-    def find_excess(self, limit: int) -> Iterable[Connection]:
+    def find_excess(self, limit: int) -> Iterable[Client]:
         """The oldest connections beyond the limit."""
         return self.connections[: max(0, len(self.connections) - limit)]

@@ -18,9 +18,10 @@ from notification_service.background import keep_running, spawn
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
-from notification_service.gateway.connection import Connection
+from notification_service.gateway.client import Client
 from notification_service.gateway.feed import Feed
 from notification_service.gateway.gossip import Gossip
+from notification_service.gateway.live_events import InvalidLiveEvent, read_live_event
 from notification_service.notifications.pages import FrameType
 
 log = structlog.get_logger(__name__)
@@ -81,16 +82,16 @@ class Feeds:
         """The feed of a user with a device on this node."""
         return self._feeds.get(user_id)
 
-    def attach(self, connection: Connection, user_id: UUID, tenant: str) -> Feed:
+    def attach(self, connection: Client, user_id: UUID, tenant: str) -> Feed:
         """Add a device to its user's feed, which begins with the first one."""
         feed = self._feeds.get(user_id)
         if feed is None:
             feed = self._feeds[user_id] = Feed(user_id, tenant)
-            self._gossip.join(user_id)
         feed.connections.append(connection)
+        self._gossip.move(user_id)
         return feed
 
-    def detach(self, connection: Connection, user_id: UUID) -> None:
+    def detach(self, connection: Client, user_id: UUID) -> None:
         """Take a device out; with the last one the user's queue is left, and what is unsettled returns to it."""
         feed = self._feeds.get(user_id)
         if feed is None or connection not in feed.connections:
@@ -98,9 +99,9 @@ class Feeds:
         feed.connections.remove(connection)
         if not feed.connections:
             del self._feeds[user_id]
-            self._gossip.leave(user_id)
             feed.wants_consumer = False
             spawn(self._queues.leave(user_id, feed.take_all()), name="leave-queue")
+        self._gossip.move(user_id)
 
     # --- consuming ------------------------------------------------------------------------------------------------
 
@@ -149,6 +150,10 @@ class Feeds:
         feed = self._feeds.get(user_id)
         if feed is None:
             return  # leaving: the queue gets it back
+        if frame.is_live:
+            self._settle_soon([frame.receipt])
+            self._on_live(feed, frame)
+            return
         type_ = _TYPES.get(frame.type or "")
         if frame.seq is None or type_ is None:
             log.error("foreign_message_in_user_queue", type=frame.type)
@@ -164,6 +169,21 @@ class Feeds:
             done = [*done, *feed.take(frame.seq)]
         self._settle_soon(done)
         self._gossip.forward(user_id, frame.seq, type_, frame.body)
+
+    def _on_live(self, feed: Feed, frame: QueuedFrame) -> None:
+        try:
+            text = read_live_event(frame.body, frame.message_id, self._clock.now())
+        except InvalidLiveEvent as invalid:
+            log.warning("live_event_refused", problem=str(invalid))
+            return
+        self.show_live(feed.user_id, text)
+        self._gossip.forward_live(feed.user_id, text)
+
+    def show_live(self, user_id: UUID, text: bytes) -> None:
+        """Write a frame that belongs to no stream to the user's devices here."""
+        feed = self._feeds.get(user_id)
+        for connection in tuple(feed.connections) if feed else ():
+            connection.run(connection.session.on_live_event(text))
 
     def on_forwarded(self, user_id: UUID, seq: int, type_: str, body: bytes) -> None:
         """A frame arrived from the node that consumes the user's queue."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -19,31 +19,51 @@ from notification_service.broker.publisher import Publisher
 from notification_service.broker.user_queues import UserQueues
 from notification_service.clock import Clock
 from notification_service.gateway.broadcast_feed import BroadcastFeed
-from notification_service.gateway.connection import Connection
+from notification_service.gateway.bucket import Bucket
+from notification_service.gateway.client import Client
+from notification_service.gateway.connection_list import NodesPort, answer_question
 from notification_service.gateway.cursors import Cursors
+from notification_service.gateway.drain import WAVE_S, plan_drain
 from notification_service.gateway.effects import (
     Acked,
     ChangeItems,
     Effect,
     Fetch,
+    FollowPresence,
     Identify,
     IdentifyAgain,
     SendMessage,
+    ShowPresence,
+    UnfollowPresence,
 )
 from notification_service.gateway.feeds import Feeds
-from notification_service.gateway.gossip import HEADER_FRAME, HEADER_USER, TYPE_FORWARD, TYPE_GOSSIP, Gossip
+from notification_service.gateway.gossip import (
+    FRAME_LIVE,
+    HEADER_FRAME,
+    HEADER_USER,
+    SILENCE_S,
+    TYPE_FORWARD,
+    TYPE_GOSSIP,
+    Gossip,
+    Hooks,
+)
 from notification_service.gateway.handshake import OriginRule
 from notification_service.gateway.ports import Intake, Mailbox
+from notification_service.gateway.presences import Presences
 from notification_service.gateway.serving import Serving
 from notification_service.gateway.session import Limits
 from notification_service.identity.access import Access
 from notification_service.identity.key_set import KeySet
 from notification_service.notifications.pages import Cursor
+from notification_service.presence.board import Attendance, Attendances, Board
+from notification_service.presence.last_seen import LastSeen
+from notification_service.presence.people import People
 from notification_service.settings import Settings
 from shared_contracts import headers, topology
 from shared_contracts.identity_events import (
     IdentityEventType,
     KeyRotatedEvent,
+    MembersChangedEvent,
     SessionRevokedEvent,
     UnknownEvent,
     UserDeletedEvent,
@@ -51,7 +71,8 @@ from shared_contracts.identity_events import (
     parse_identity_event,
 )
 from shared_contracts.ws.close_codes import CloseCode
-from shared_contracts.ws.frames import Hello
+from shared_contracts.ws.frames import Hello, PresenceStatus
+from shared_contracts.ws.positions import parse_position
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +81,8 @@ _TICK_SLICES: Final = 10
 
 _TOP_CHECK: Final = timedelta(seconds=15)
 _TOP_BATCH: Final = 2_000
+# Clients answer a close within a round trip; those that do not are cut by the server's own limit.
+_EMPTY_LIMIT_S: Final = 3.0
 
 
 class GatewayNode:
@@ -76,6 +99,8 @@ class GatewayNode:
         mailbox: Mailbox,
         intake: Intake,
         publisher: Publisher,
+        people: People,
+        last_seen: LastSeen,
     ) -> None:
         self.node_id = node_id
         self.settings = settings
@@ -86,15 +111,19 @@ class GatewayNode:
             ack_s=settings.ack_timeout.total_seconds(),
             max_unacked=settings.max_unacked,
             frames_per_second=settings.max_frames_per_second,
+            messages_per_second=settings.max_messages_per_second,
+            max_following=settings.max_following,
             resume_max_items=settings.resume_max_items,
         )
         self.origin_rule = OriginRule(frozenset(settings.allowed_origins), settings.allow_missing_origin)
         self._access = access
         self._keys = keys
         self._mailbox = mailbox
-        self._connections: dict[UUID, Connection] = {}
-        self._by_tenant: dict[str, set[Connection]] = {}
+        self._connections: dict[UUID, Client] = {}
+        self._by_tenant: dict[str, set[Client]] = {}
         self._is_draining = False
+        self._handshakes = Bucket(settings.max_handshakes_per_second, clock.monotonic())
+        self._last_seen = last_seen
         self._tasks: list[asyncio.Task[None]] = []
         url = settings.amqp_url.get_secret_value()
         self.feeds = Feeds(clock)
@@ -110,16 +139,28 @@ class GatewayNode:
             on_connected=self._on_node_connected,
             clock=clock,
         )
+        self.board = Board(silence_s=SILENCE_S, grace_s=settings.presence_grace.total_seconds())
+        self.presences = Presences(board=self.board, people=people, last_seen=last_seen, clock=clock)
         self.gossip = Gossip(
             node_id=node_id,
             publisher=publisher,
             clock=clock,
-            own_queue=lambda: self.node_queue.queue_name,
-            local_users=lambda: self.feeds.users,
-            find_top=self._find_top,
-            on_top=self._on_top,
-            on_acked=self.feeds.on_acked_elsewhere,
+            board=self.board,
+            has_sockets=True,
+            hooks=Hooks(
+                own_queue=lambda: self.node_queue.queue_name,
+                local_users=lambda: self.feeds.users,
+                find_attendances=self._find_attendances,
+                find_top=self._find_top,
+                on_top=self._on_top,
+                on_acked=self.feeds.on_acked_elsewhere,
+                on_device_acked=self.on_device_acked,
+                on_moved=self._limit_all,
+                on_lost=self.presences.on_lost,
+                answer=lambda question: answer_question(question, node_id=node_id, clients=self._connections.values),
+            ),
         )
+        self.nodes = NodesPort(self.gossip, self.board, clock, is_listening=lambda: self.node_queue.link.is_ready)
         self.feeds.connect_to(self.queues, self.gossip)
         self.cursors = Cursors(mailbox, clock)
         self.broadcasts = BroadcastFeed(lambda tenant: self._by_tenant.get(tenant, ()), clock)
@@ -136,26 +177,47 @@ class GatewayNode:
         self.gossip.start()
         self.feeds.start()
         self.cursors.start()
+        self._last_seen.start()
         self._tasks = [
             keep_running(self._tick_for_ever, name="ticks"),
             keep_running(self._check_tops_for_ever, name="top-check"),
         ]
 
-    def drain(self) -> None:
-        """Take no new connections and ask everybody to reconnect elsewhere."""
+    async def drain(self) -> None:
+        """Take no new connections, and ask everybody, in waves, to come back elsewhere."""
+        if self._is_draining:
+            return
         self._is_draining = True
-        for connection in tuple(self._connections.values()):
-            connection.run(connection.session.close(CloseCode.RESTARTING, "the server is restarting"))
+        waiting = list(self._connections.values())
+        plan = plan_drain(
+            clients=len(waiting),
+            other_nodes=len(self.board.socket_queues),
+            drain_s=self.settings.drain_time.total_seconds(),
+            handshakes_per_second=self.settings.max_handshakes_per_second,
+        )
+        log.info("gateway_drains", connections=len(waiting), wave_size=plan.wave_size, spread_ms=plan.spread_ms)
+        for start in range(0, len(waiting), plan.wave_size):
+            now = self.clock.monotonic()
+            for client in waiting[start : start + plan.wave_size]:
+                client.run(client.session.on_drain(after_ms=plan.after_ms, spread_ms=plan.spread_ms, now=now))
+            await self.clock.sleep(timedelta(seconds=WAVE_S))
+        await self._wait_until_empty()
+
+    async def _wait_until_empty(self) -> None:
+        deadline = self.clock.monotonic() + _EMPTY_LIMIT_S
+        while self._connections and self.clock.monotonic() < deadline:
+            await self.clock.sleep(timedelta(milliseconds=50))
 
     async def stop(self) -> None:
         """Leave: cursors written, frames settled or returned, the other nodes told."""
-        self.drain()
+        await self.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.cursors.stop()
         await self.feeds.stop()
         await self.gossip.stop()
+        await self._last_seen.stop()
         await self.queues.close()
         await self.node_queue.close()
 
@@ -164,19 +226,24 @@ class GatewayNode:
         """Whether users can be served."""
         return self.queues.link.is_ready and self.node_queue.link.is_ready and not self._is_draining
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another connection may come in."""
-        return not self._is_draining and len(self._connections) < self.settings.max_connections
+    def admit(self) -> str | None:
+        """Why another connection may not come in now; None: it may."""
+        if self._is_draining:
+            return "this node is stopping; try again"
+        if len(self._connections) >= self.settings.max_connections:
+            return "this node is full; try again"
+        if not self._handshakes.take(self.clock.monotonic()):
+            return "too many connections at once; try again"
+        return None
 
     # --- what connections report ----------------------------------------------------------------------------------
 
-    def on_opened(self, connection: Connection) -> None:
+    def on_opened(self, connection: Client) -> None:
         """The upgrade is done; nobody is identified yet."""
         self._connections[connection.id] = connection
         metrics.ws_connections.set(len(self._connections))
 
-    def on_closed(self, connection: Connection) -> None:
+    def on_closed(self, connection: Client) -> None:
         """The connection is gone."""
         if self._connections.pop(connection.id, None) is None:
             return
@@ -184,16 +251,19 @@ class GatewayNode:
         identity = connection.session.identity
         if identity is not None:
             self._by_tenant.get(identity.tenant, set()).discard(connection)
+            self.presences.unfollow(connection, connection.session.following)
             self._note_cursor(connection, identity.user_id, is_leaving=True)
             self.feeds.detach(connection, identity.user_id)
+            if self.feeds.find(identity.user_id) is None:
+                self.presences.on_here(identity.user_id)
 
-    def _on_acked(self, connection: Connection, acked: Acked) -> None:
+    def _on_acked(self, connection: Client, acked: Acked) -> None:
         identity = connection.session.identity
         if identity is not None:
             self._note_cursor(connection, identity.user_id)
             self.feeds.on_acked(identity.user_id, acked.seq)
 
-    def _note_cursor(self, connection: Connection, user_id: UUID, *, is_leaving: bool = False) -> None:
+    def _note_cursor(self, connection: Client, user_id: UUID, *, is_leaving: bool = False) -> None:
         follower = connection.session.follower
         if connection.session.device_id:
             cursor = Cursor(follower.acked_seq, follower.acked_broadcast, follower.sent_seq, follower.sent_broadcast)
@@ -201,7 +271,7 @@ class GatewayNode:
 
     # --- what connections want done -------------------------------------------------------------------------------
 
-    def do(self, connection: Connection, effect: Effect) -> None:
+    def do(self, connection: Client, effect: Effect) -> None:
         """Do what a session wants done beyond its own socket."""
         match effect:
             case Acked():
@@ -216,8 +286,21 @@ class GatewayNode:
                 self._serve(connection, self._serving.change_items(connection, effect))
             case SendMessage():
                 self._serve(connection, self._serving.send_message(connection, effect))
+            case FollowPresence() | UnfollowPresence() | ShowPresence():
+                self._do_presence(connection, effect)
 
-    def _serve(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+    def _do_presence(self, connection: Client, effect: FollowPresence | UnfollowPresence | ShowPresence) -> None:
+        match effect:
+            case FollowPresence():
+                self._serve(connection, self.presences.follow(connection, effect))
+            case UnfollowPresence(user_ids):
+                self.presences.unfollow(connection, user_ids)
+            case ShowPresence():
+                if connection.session.identity is not None:
+                    self.gossip.move(connection.session.identity.user_id)
+                self.presences.show(connection, effect)
+
+    def _serve(self, connection: Client, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
             try:
                 await work
@@ -227,14 +310,48 @@ class GatewayNode:
 
         spawn(guarded(), name="serve")
 
-    async def _identify(self, connection: Connection, hello: Hello) -> None:
+    async def _identify(self, connection: Client, hello: Hello) -> None:
         feed = await self._serving.identify(connection, hello)
         if feed is None:
             return
         self._by_tenant.setdefault(feed.tenant, set()).add(connection)
-        for oldest in tuple(feed.find_excess(self.settings.max_connections_per_user)):
-            oldest.run(oldest.session.close(CloseCode.CONNECTION_LIMIT, "too many connections of this user"))
+        if len(feed.connections) == 1:
+            self.presences.on_here(feed.user_id)
+        # Again: now it has a name.
+        self.gossip.move(feed.user_id)
+        self._limit(feed.user_id)
         await self.feeds.consume(feed)
+
+    def _limit(self, user_id: UUID) -> None:
+        """Close the user's oldest connections beyond the limit; those on other nodes their node closes."""
+        feed = self.feeds.find(user_id)
+        excess = self.board.find_excess(user_id, self.settings.max_connections_per_user) if feed else set()
+        for connection in tuple(feed.connections) if feed and excess else ():
+            if connection.id in excess:
+                connection.run(
+                    connection.session.close(CloseCode.CONNECTION_LIMIT, "too many connections of this user")
+                )
+
+    def _limit_all(self, user_ids: Iterable[UUID]) -> None:
+        for user_id in user_ids:
+            self._limit(user_id)
+
+    def _find_attendances(self, user_id: UUID) -> Attendances:
+        feed = self.feeds.find(user_id)
+        if feed is None:
+            return ()
+        return tuple(
+            Attendance(each.id, each.session.device_id, each.session.status is PresenceStatus.AWAY)
+            for each in feed.connections
+        )
+
+    def on_device_acked(self, user_id: UUID, device_id: str, position: str) -> None:
+        """A device acknowledged over REST, as those that receive over SSE do."""
+        feed, known = self.feeds.find(user_id), parse_position(position)
+        for connection in tuple(feed.connections) if feed and known else ():
+            session = connection.session
+            if session.device_id == device_id and known and session.is_open and session.follower.knows(known):
+                connection.run(session.follower.settle(known.seq, known.broadcast, self.clock.monotonic()))
 
     # --- what the other processes say -----------------------------------------------------------------------------
 
@@ -258,6 +375,9 @@ class GatewayNode:
 
     def _on_forward(self, message: Incoming) -> None:
         given = message.headers
+        if given[HEADER_FRAME] == FRAME_LIVE:
+            self.feeds.show_live(UUID(given[HEADER_USER]), message.body)
+            return
         self.feeds.on_forwarded(UUID(given[HEADER_USER]), given[headers.SEQ], given[HEADER_FRAME], message.body)
 
     def _on_identity_event(self, message: Incoming) -> None:
@@ -276,6 +396,9 @@ class GatewayNode:
                 self._close_account(gone.id)
             case UserEvent(data=user):
                 self._access.introspection.forget_user(user.id)
+                self.presences.recheck_soon([user.id])
+            case MembersChangedEvent(data=members) if members.removed:
+                self.presences.recheck_soon(members.removed)
             case KeyRotatedEvent():
                 self._keys.refresh()
             case UnknownEvent() | _:
@@ -315,6 +438,7 @@ class GatewayNode:
             for connection in tuple(self._connections.values()):
                 if connection.id.int % _TICK_SLICES == turn:
                     connection.tick()
+            self.presences.on_tick()
             if turn == 0:
                 self.feeds.park_waiting()
                 metrics.amqp_consumers_expected.set(self.feeds.expected_consumers)

@@ -69,3 +69,6 @@ class Intake(Protocol):
 
     async def accept_message(self, sender: Caller, frame: Send) -> UUID:
         """Accept a message; raises a `ServiceError` when it may not be sent."""
+
+    async def accept_live_event(self, sender: Caller, frame: Send) -> UUID:
+        """Publish an event that is never stored; raises a `ServiceError` when it may not be sent."""

@@ -13,7 +13,7 @@ import structlog
 from notification_service.batching import Batcher
 from notification_service.clock import Clock
 from notification_service.errors import ServiceError, Unavailable
-from notification_service.gateway.connection import Connection
+from notification_service.gateway.client import Client
 from notification_service.gateway.cursors import Cursors
 from notification_service.gateway.effects import ChangeItems, Fetch, IdentifyAgain, SendMessage
 from notification_service.gateway.feed import Feed
@@ -23,6 +23,7 @@ from notification_service.gateway.session import Identity
 from notification_service.identity.access import Access, Caller
 from notification_service.identity.tokens import TokenRefused
 from notification_service.notifications.pages import Page, StreamInfo
+from shared_contracts.error_codes import ErrorCode
 from shared_contracts.scopes import Scope
 from shared_contracts.ws.close_codes import CloseCode
 from shared_contracts.ws.frames import Hello
@@ -51,12 +52,13 @@ class Serving:
 
     # --- who is it ------------------------------------------------------------------------------------------------
 
-    async def identify(self, connection: Connection, hello: Hello) -> Feed | None:
+    async def identify(self, connection: Client, hello: Hello) -> Feed | None:
         """Check the token, join the user's feed, read the stream, start the session; None when it was refused."""
         caller = await self._check(connection, hello.token, connection.ticket)
         if caller is None:
             return None
         connection.token = None if connection.ticket else hello.token
+        connection.info = hello.client
         feed = self._feeds.attach(connection, caller.id, caller.tenant)
         try:
             await self._feeds.declare(feed)
@@ -79,7 +81,7 @@ class Serving:
             return None
         return feed
 
-    async def identify_again(self, connection: Connection, wanted: IdentifyAgain) -> None:
+    async def identify_again(self, connection: Client, wanted: IdentifyAgain) -> None:
         """Check a new token for an open session."""
         caller = await self._check(connection, wanted.token, None)
         if caller is None:
@@ -89,7 +91,7 @@ class Serving:
         session = connection.session
         connection.run(session.on_refreshed(_make_identity(caller), wanted.ref, now=now, wall_clock=wall_clock))
 
-    async def validate_again(self, connections: Sequence[Connection]) -> None:
+    async def validate_again(self, connections: Sequence[Client]) -> None:
         """Ask the auth service about tokens of open sessions, because its events may have been missed."""
         for connection in connections:
             identity = connection.session.identity
@@ -102,7 +104,7 @@ class Serving:
             if not answer.is_active:
                 connection.run(connection.session.close(CloseCode.SESSION_REVOKED, "the session was ended"))
 
-    async def _check(self, connection: Connection, token: str, ticket: str | None) -> Caller | None:
+    async def _check(self, connection: Client, token: str, ticket: str | None) -> Caller | None:
         try:
             caller = await (self._access.redeem(ticket) if ticket else self._access.identify(token))
         except TokenRefused as refused:
@@ -118,7 +120,7 @@ class Serving:
 
     # --- what did it miss -----------------------------------------------------------------------------------------
 
-    async def fetch(self, connection: Connection, wanted: Fetch) -> None:
+    async def fetch(self, connection: Client, wanted: Fetch) -> None:
         """Read a page for a session that is off the live path."""
         identity = connection.session.identity
         if identity is None:
@@ -156,7 +158,7 @@ class Serving:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
-    async def change_items(self, connection: Connection, wanted: ChangeItems) -> None:
+    async def change_items(self, connection: Client, wanted: ChangeItems) -> None:
         """Change the state of items."""
         identity = connection.session.identity
         if identity is None:
@@ -179,13 +181,20 @@ class Serving:
             )
         )
 
-    async def send_message(self, connection: Connection, wanted: SendMessage) -> None:
+    async def send_message(self, connection: Client, wanted: SendMessage) -> None:
         """Accept a message from this user."""
-        if connection.session.identity is None or connection.token is None:
+        if connection.session.identity is None:
+            return
+        if connection.token is None:
+            # It came with a ticket, which is used up: what it may do now cannot be asked without a token.
+            detail = "send refresh with an access token first: this connection authenticated with a ticket"
+            failed = connection.session.on_command_failed(ErrorCode.NOT_AUTHENTICATED, detail, wanted.frame.ref)
+            connection.run(failed)
             return
         try:
             caller = await self._access.identify(connection.token)
-            notification_id = await self._intake.accept_message(caller, wanted.frame)
+            accept = self._intake.accept_live_event if wanted.frame.live else self._intake.accept_message
+            notification_id = await accept(caller, wanted.frame)
         except TokenRefused as refused:
             connection.run(connection.session.on_refused(is_expired=refused.is_expired))
         except ServiceError as error:
@@ -195,4 +204,4 @@ class Serving:
 
 
 def _make_identity(caller: Caller) -> Identity:
-    return Identity(caller.id, caller.session_id, caller.tenant, caller.roles, caller.expires_at)
+    return Identity(caller.id, caller.session_id, caller.tenant, caller.roles, caller.expires_at, caller.scopes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -9,23 +10,37 @@ from typing import Final
 from uuid import UUID
 
 from notification_service.clock import format_time
-from notification_service.gateway.answers import add_ref, encode, encode_error, encode_reset, encode_welcome
+from notification_service.gateway.answers import (
+    add_ref,
+    encode,
+    encode_error,
+    encode_presence,
+    encode_reset,
+    encode_welcome,
+)
+from notification_service.gateway.bucket import Bucket
 from notification_service.gateway.effects import (
     Acked,
     ChangeItems,
     Close,
     Effect,
+    FollowPresence,
     Identify,
     IdentifyAgain,
     SendMessage,
     SendPing,
     SendText,
+    ShowPresence,
+    UnfollowPresence,
+    WakeAfter,
 )
 from notification_service.gateway.follower import Follower
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.pages import FrameType, Page, StreamInfo
 from notification_service.notifications.resuming import decide_start
+from notification_service.presence.board import PresenceView
 from shared_contracts.error_codes import ErrorCode
+from shared_contracts.scopes import Scope
 from shared_contracts.ws.close_codes import CloseCode
 from shared_contracts.ws.frames import (
     PROTOCOL,
@@ -35,6 +50,9 @@ from shared_contracts.ws.frames import (
     FrameRejected,
     Hello,
     Ping,
+    PresenceSet,
+    PresenceStatus,
+    PresenceSubscribe,
     Refresh,
     Send,
     Sync,
@@ -50,6 +68,9 @@ MAX_REWINDS: Final = 3
 
 EXPIRY_WARNING_S: Final = 60.0
 
+DRAIN_NOTICE_S: Final = 0.25
+"""Between `reconnect` and the close: acknowledgements that are on their way still count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -60,6 +81,8 @@ class Limits:
     ack_s: float = 30.0
     max_unacked: int = 64
     frames_per_second: int = 50
+    messages_per_second: float = 5.0
+    max_following: int = 1_000
     resume_max_items: int = 10_000
 
 
@@ -72,6 +95,7 @@ class Identity:
     tenant: str
     roles: tuple[str, ...]
     expires_at: datetime
+    scopes: frozenset[Scope] = frozenset()
 
 
 class Phase(Enum):
@@ -90,21 +114,24 @@ class Session:
     """
 
     __slots__ = (
-        "_allowance",
-        "_allowance_at",
         "_expires_at",
+        "_frames",
         "_last_heard",
         "_last_ping",
+        "_leave_at",
         "_limits",
         "_malformed",
+        "_messages",
         "_opened_at",
         "_rewinds",
         "_warned",
         "connection_id",
         "device_id",
         "follower",
+        "following",
         "identity",
         "phase",
+        "status",
     )
 
     def __init__(self, connection_id: UUID, limits: Limits, now: float) -> None:
@@ -114,8 +141,13 @@ class Session:
         self.device_id = ""
         self.follower = Follower(limits.max_unacked)
         self._limits = limits
-        self._opened_at = self._last_heard = self._last_ping = self._allowance_at = now
-        self._allowance = 2.0 * limits.frames_per_second
+        self.status = PresenceStatus.ONLINE
+        self.following: frozenset[UUID] = frozenset()
+        self._opened_at = self._last_heard = self._last_ping = now
+        self._leave_at: float | None = None
+        # Made when first needed: most connections only acknowledge.
+        self._frames: Bucket | None = None
+        self._messages: Bucket | None = None
         self._malformed = 0
         self._expires_at = 0.0
         self._warned = False
@@ -168,13 +200,9 @@ class Session:
         return [answer]
 
     def _may_send(self, now: float) -> bool:
-        rate = self._limits.frames_per_second
-        self._allowance = min(2.0 * rate, self._allowance + (now - self._allowance_at) * rate)
-        self._allowance_at = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
+        if self._frames is None:
+            self._frames = Bucket(self._limits.frames_per_second, now)
+        return self._frames.take(now)
 
     def _on_early_frame(self, frame: ClientFrame) -> list[Effect]:
         if self.phase is Phase.IDENTIFYING or not isinstance(frame, Hello):
@@ -188,11 +216,13 @@ class Session:
             case ChangeState():
                 return [ChangeItems(frame.type, frame.ids, frame.ref)]
             case Send():
-                return [SendMessage(frame)]
+                return self._on_send(frame, now)
             case Refresh():
                 return [IdentifyAgain(frame.token, frame.ref)]
             case Ping():
                 return [SendText(encode("pong", frame.ref))]
+            case PresenceSubscribe() | PresenceSet():
+                return self._on_presence_frame(frame)
             case Hello():
                 return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
         return [SendText(encode_error(ErrorCode.UNKNOWN_FRAME_TYPE, f"{frame.type} is not served here", frame.ref))]
@@ -210,6 +240,31 @@ class Session:
         if position is None or not self.follower.knows(position):
             return self._refuse_position(frame.ref)
         return self.follower.go_back(position.seq, position.broadcast, ask_synced=True, now=now)
+
+    def _on_send(self, frame: Send, now: float) -> list[Effect]:
+        if self._messages is None:
+            self._messages = Bucket(self._limits.messages_per_second, now)
+        if self._messages.take(now):
+            return [SendMessage(frame)]
+        wait_ms = int(self._messages.wait_s() * 1000) + 1
+        detail = "too many messages"
+        return [SendText(encode_error(ErrorCode.RATE_LIMITED, detail, frame.ref, retry_after_ms=wait_ms))]
+
+    def _on_presence_frame(self, frame: PresenceSubscribe | PresenceSet) -> list[Effect]:
+        if isinstance(frame, PresenceSet):
+            self.status = frame.status
+            return [ShowPresence(frame.status, frame.ref)]
+        named = frozenset(frame.user_ids)
+        if frame.type == "presence.unsubscribe":
+            self.following -= named
+            return [
+                UnfollowPresence(named),
+                SendText(encode("presence.unsubscribed", frame.ref, following=len(self.following))),
+            ]
+        if len(self.following | named) > self._limits.max_following:
+            detail = f"at most {self._limits.max_following} users can be followed"
+            return [SendText(encode_error(ErrorCode.LIMIT_REACHED, detail, frame.ref))]
+        return [FollowPresence(named, frame.ref)]
 
     def _refuse_position(self, ref: str | None) -> list[Effect]:
         return [SendText(encode_error(ErrorCode.INVALID_POSITION, "this connection was not given that position", ref))]
@@ -318,6 +373,26 @@ class Session:
         """The client's message was accepted."""
         return [SendText(encode("sent", ref, id=str(notification_id)))] if self.is_open else []
 
+    def on_following(self, views: Sequence[PresenceView], ref: str | None) -> list[Effect]:
+        """These users may be followed; each is shown as they are now."""
+        if not self.is_open:
+            return []
+        self.following |= {view.user_id for view in views}
+        return [SendText(encode_presence(view, ref)) for view in views]
+
+    def on_presence(self, view: PresenceView, ref: str | None = None) -> list[Effect]:
+        """A followed user changed, or the own status is set."""
+        return [SendText(encode_presence(view, ref))] if self.is_open else []
+
+    def on_not_visible(self, user_ids: frozenset[UUID]) -> list[Effect]:
+        """These users may no longer be followed."""
+        self.following -= user_ids
+        return [UnfollowPresence(user_ids)]
+
+    def on_live_event(self, text: bytes) -> list[Effect]:
+        """A frame that is shown now or never: no position, no acknowledgement, no place in any stream."""
+        return [SendText(text)] if self.is_open else []
+
     def on_command_failed(self, code: ErrorCode, detail: str, ref: str | None) -> list[Effect]:
         """A command could not be done."""
         return [SendText(encode_error(code, detail, ref))] if self.is_open else []
@@ -332,12 +407,24 @@ class Session:
             if now - self._opened_at >= self._limits.authentication_s:
                 return self.close(CloseCode.NOT_AUTHENTICATED_IN_TIME, "no authentication in time")
             return []
+        if self._leave_at is not None and now >= self._leave_at - 0.1 * DRAIN_NOTICE_S:
+            return self.close(CloseCode.RESTARTING, "the server is restarting")
         effects: list[Effect] = []
         for check in (self._check_expiry, self._check_peer, self._check_acks, self.follower.on_tick):
             effects += check(now)
             if self.phase is not Phase.OPEN:
                 break
         return effects
+
+    def on_drain(self, *, after_ms: int, spread_ms: int, now: float) -> list[Effect]:
+        """The server is about to leave: say when to come back, then close."""
+        if not self.is_open:
+            return self.close(CloseCode.RESTARTING, "the server is restarting")
+        if self._leave_at is not None:
+            return []
+        self._leave_at = now + DRAIN_NOTICE_S
+        frame = encode("reconnect", after_ms=after_ms, spread_ms=spread_ms, reason="restarting")
+        return [SendText(frame), WakeAfter(DRAIN_NOTICE_S)]
 
     def close(self, code: CloseCode, reason: str) -> list[Effect]:
         """End this session."""

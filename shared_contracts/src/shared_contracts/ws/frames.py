@@ -27,6 +27,7 @@ MAX_CLIENT_FRAME_BYTES: Final = 64 * 1024
 MAX_UNACKED: Final = 64
 MAX_IDS: Final = 500
 MAX_PRESENCE_USERS: Final = 500
+"""Users in one `presence.subscribe` frame."""
 
 Ref = Annotated[Line, Field(max_length=64)]
 PositionText = Annotated[str, Field(max_length=4 * MAX_POSITION_LENGTH)]
@@ -127,8 +128,26 @@ class Send(_ClientFrame):
     type: Literal["send"] = "send"
     to: SendTarget
     title: Annotated[Line, Field(min_length=1, max_length=500)] | None = None
-    body: Annotated[Text, Field(min_length=1)]
+    body: Annotated[Text, Field(min_length=1)] | None = None
     data: JsonObject = Field(default_factory=dict)
+    event_type: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")] | None = Field(
+        default=None, description="Of a live event only, for instance `typing`."
+    )
+    echo: bool | None = Field(
+        default=None,
+        description="True: the sender gets it too. False: never. Left out: as a member of the group it is for.",
+    )
+    live: bool = Field(
+        default=False, description="Shown to whoever is connected now and never stored: no `seq`, no `position`."
+    )
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        if self.body is None and not self.live:
+            raise PydanticCustomError("missing", "body is needed")
+        if self.live and self.to.all:
+            raise PydanticCustomError("live_to_all", "a live event is for a user or a group")
+        return self
 
 
 class Refresh(_ClientFrame):
@@ -380,6 +399,13 @@ class Presence(_ServerFrame):
 
 class Preferences(_ServerFrame):
     """The own preferences, asked for or changed anywhere."""
+class PresenceUnsubscribed(_ServerFrame):
+    """Answer to `presence.unsubscribe`: how many users are still followed."""
+
+    type: Literal["presence.unsubscribed"]
+    following: int
+
+
 
     type: Literal["preferences"]
     preferences: dict[str, Any]
@@ -451,6 +477,7 @@ SERVER_FRAMES: Mapping[str, type[BaseModel]] = MappingProxyType(
         "presence": Presence,
         "preferences": Preferences,
         "token_expiring": TokenExpiring,
+        "presence.unsubscribed": PresenceUnsubscribed,
         "rights_changed": RightsChanged,
         "reconnect": Reconnect,
         "error": Error,
