@@ -18,6 +18,9 @@ FailPoint = Literal[
     "after_confirm_before_mark",
     "after_ws_send_before_client_ack",
     "after_client_ack_before_amqp_ack",
+    "before_channel_send",
+    "after_channel_send_before_ack",
+    "after_record_before_ack",
 ]
 
 _wanted, _, _skips = os.environ.get(VARIABLE, "").partition(":")

@@ -25,6 +25,8 @@ deliveries_waiting = Gauge("deliveries_waiting", "Deliveries over outgoing chann
 delivery_attempts = Counter("delivery_attempts", "Attempts made on outgoing channels.", ["channel", "outcome"])
 delivery_seconds = Histogram("delivery_seconds", "Until a provider answered.", ["channel"], buckets=_LATENCY_S)
 breakers_open = Gauge("breakers_open", "Provider accounts and endpoints that are left alone now.", ["channel"])
+receipts_dropped = Counter("receipts_dropped", "Receipts that RabbitMQ did not take.")
 dead_letters = Counter("dead_letters", "Messages given up.", ["reason"])
 duplicates_suppressed = Counter("duplicates_suppressed", "Messages that were already there.")
 event_loop_lag_seconds = Histogram("event_loop_lag_seconds", "Delay of a timer of this process.", buckets=_LATENCY_S)
+template_fallbacks = Counter("template_fallbacks", "Texts in another locale than the reader's.", ["channel"])

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from notification_service import failpoints
+from notification_service.rates import parse_rates
 from shared_contracts.claims import AUDIENCE, DEFAULT_ISSUER
 from shared_contracts.ws.frames import MAX_CLIENT_FRAME_BYTES, MAX_UNACKED
 
@@ -122,6 +123,9 @@ class Settings(BaseSettings):
     retention: Duration = Field(timedelta(days=30), description="How long items and positions are kept.")
 
     intake_batch_size: int = Field(500, ge=1, le=5000, description="Messages stored in one transaction at most.")
+    fanout_at: int = Field(
+        5_000, ge=1, description="Recipients of groups and roles beyond which an audience is served in pieces."
+    )
     relay_interval: Duration = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
     relay_hold: Duration = Field(
         # One minute: what waits in the intake because no worker runs is not handed over again every few seconds.
@@ -129,6 +133,37 @@ class Settings(BaseSettings):
         description="How long one relay's try may take before another one.",
     )
     relay_grace: Duration = Field(timedelta(seconds=10), description="How long the first try may take before a sweep.")
+
+    public_url: str = Field("http://127.0.0.1:8001", description="Where users reach this service; for links in mails.")
+    retry_delays_seconds: Annotated[tuple[Duration, ...], NoDecode] = Field(
+        tuple(timedelta(seconds=seconds) for seconds in (10, 60, 300, 1800, 7200)),
+        max_length=16,
+        description="Waits between attempts on outgoing channels, in seconds, separated by commas; then a dead letter.",
+    )
+    allow_private_targets: bool = Field(
+        default=False, description="Whether contacts may point at loopback addresses; refused in production."
+    )
+    require_verified_contacts: bool | None = Field(
+        None, description="Whether addresses must be proved before they are used; left out: only in production."
+    )
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Encrypt addresses and secrets of contacts, separated by commas, the newest first; left out: the "
+        "internal service keys.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias="REDIS_URL",
+        description="Shares rate limits between workers; left out: each has its own.",
+    )
+    rate_limits: str = Field(
+        "telegram=25/s,sms=20/s",
+        description="Of outgoing channels, like `email=100/s,sms.tenant=60/m`; `.tenant` and `.sender`: for each one.",
+    )
+    breaker_threshold: int = Field(10, ge=1, description="Failures in a row after which a provider is left alone.")
+    breaker_open_seconds: Duration = Field(
+        timedelta(seconds=30), description="How long, until it is asked again by one attempt."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -139,10 +174,30 @@ class Settings(BaseSettings):
                 values[key] = tuple(part.strip() for part in given.split(",") if part.strip())
         return values
 
+    @field_validator("retry_delays_seconds", mode="before")
+    @classmethod
+    def _split_delays(cls, value: object) -> object:
+        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("retry_delays_seconds")
+    @classmethod
+    def _check_delays(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if not all(timedelta(milliseconds=10) <= delay <= timedelta(days=2) for delay in value):
+            raise ValueError("each must be between 0.01 and 172800 seconds")
+        return value
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _check_rates(cls, value: str) -> str:
+        parse_rates(value)
+        return value
+
     @model_validator(mode="after")
     def _check_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
+        if self.allow_private_targets:
+            raise ValueError("NOTIFY_ALLOW_PRIVATE_TARGETS must not be set in production")
         if os.environ.get(failpoints.VARIABLE):
             raise ValueError(f"{failpoints.VARIABLE} must not be set in production")
         keys = self.internal_keys
@@ -167,6 +222,19 @@ class Settings(BaseSettings):
     def internal_keys(self) -> tuple[str, ...]:
         """All internal service keys that are accepted; the first one is sent."""
         return tuple(key.strip() for key in self.internal_service_key.get_secret_value().split(",") if key.strip())
+
+    @property
+    def contact_keys(self) -> tuple[str, ...]:
+        """Keys for addresses and secrets of contacts; the first one encrypts, all decrypt."""
+        own = self.encryption_keys.get_secret_value().split(",") if self.encryption_keys is not None else ()
+        return (*(key.strip() for key in own if key.strip()), *self.internal_keys)
+
+    @property
+    def needs_verified_contacts(self) -> bool:
+        """Whether addresses must be proved."""
+        if self.require_verified_contacts is None:
+            return self.environment is Environment.PRODUCTION
+        return self.require_verified_contacts
 
     @property
     def auth_base_url(self) -> str:

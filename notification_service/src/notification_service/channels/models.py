@@ -26,6 +26,9 @@ deliveries = Table(
     # Attempts begun, and the last one of which the outcome was written down.
     Column("attempts", Integer, nullable=False),
     Column("settled_attempts", Integer, nullable=False),
+    # Attempts before the last replay, and how often it was replayed.
+    Column("earlier_attempts", Integer, nullable=False, server_default="0"),
+    Column("replays", Integer, nullable=False, server_default="0"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("not_before", UtcDateTime),
     # When the scheduler publishes this delivery (again), unless it has ended by then.

@@ -1,1 +1,1 @@
-"""Where users can be reached outside Herald: addresses per channel, proved to be theirs, and those that are left alone."""
+"""Where users can be reached outside Herald: their proved addresses per channel, and addresses that are left alone."""

@@ -63,6 +63,8 @@ def upgrade() -> None:
         sa.Column("fallback", Json, nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("settled_attempts", sa.Integer(), nullable=False),
+        sa.Column("earlier_attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("replays", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("not_before", UtcDateTime(), nullable=True),
         sa.Column("next_attempt_at", UtcDateTime(), nullable=True),

@@ -1,0 +1,191 @@
+"""What the outgoing channels are made of, and the loops they need; part of `Parts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.broker.consumer import BatchConsumer
+from notification_service.broker.publisher import Publisher
+from notification_service.broker.work import WorkConsumers
+from notification_service.channels.http.client import HttpClient
+from notification_service.channels.http.guard import Policy
+from notification_service.channels.interface import Tools
+from notification_service.channels.links import Links
+from notification_service.channels.planned import Reach
+from notification_service.channels.poison import DeliveryPoisonHandler
+from notification_service.channels.ports import GO_ON, Gate, Pending, Rendered, Renderer, Unrenderable, Verdict
+from notification_service.channels.queueing import Queueing
+from notification_service.channels.rates import MemoryTurns, RateLimits, RedisTurns
+from notification_service.channels.receipts import Receipts
+from notification_service.channels.registry import Registry
+from notification_service.channels.worker import ChannelWorker, Shared
+from notification_service.clock import Clock
+from notification_service.contacts.secrets import SecretBox
+from notification_service.db.engine import Database
+from notification_service.rates import parse_rates
+from notification_service.settings import Settings
+from shared_contracts.topology import CHANNEL_POISON
+
+
+class PlainRenderer:
+    """The notification's own words, without templates."""
+
+    async def render(self, wanted: Sequence[Pending]) -> Sequence[Rendered | Unrenderable]:
+        """Title and body as they were given."""
+        return [
+            Rendered(
+                each.notification.title or each.notification.event_type,
+                each.notification.body or "",
+                None,
+                each.notification.locale or each.recipient.locale,
+            )
+            for each in wanted
+        ]
+
+
+class OpenGate:
+    """Lets everything pass."""
+
+    async def check(self, connection: AsyncConnection, wanted: Sequence[Pending], now: datetime) -> Sequence[Verdict]:  # noqa: ARG002
+        """Go on."""
+        return [GO_ON] * len(wanted)
+
+
+class ChannelParts:
+    """The channels of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        publisher: Publisher,
+        clock: Clock,
+        node_id: str,
+        renderer: Renderer | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._publisher = publisher
+        self._clock = clock
+        self._node_id = node_id
+        self._renderer = renderer or PlainRenderer()
+        self._gate = gate or OpenGate()
+
+    @cached_property
+    def http(self) -> HttpClient:
+        """Calls to addresses of users and to providers."""
+        return HttpClient(Policy(allow_loopback=self._settings.allow_private_targets))
+
+    @cached_property
+    def registry(self) -> Registry:
+        """All channels."""
+        return Registry(Tools(self._settings, self.http, self._clock))
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What can be sent over."""
+        return Reach(self.registry.configured, require_verified=self._settings.needs_verified_contacts)
+
+    @cached_property
+    def box(self) -> SecretBox:
+        """Encryption of contacts."""
+        return SecretBox(self._settings.contact_keys)
+
+    @cached_property
+    def links(self) -> Links:
+        """Links in what is sent."""
+        return Links(self._settings.public_url, self._settings.internal_keys[0])
+
+    @cached_property
+    def queueing(self) -> Queueing:
+        """Publishing deliveries."""
+        return Queueing(self._database, self._publisher, self._clock)
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        """Receipts for backends."""
+        return Receipts(self._publisher, self._clock)
+
+    @cached_property
+    def limits(self) -> RateLimits:
+        """Rate limits."""
+        url = self._settings.redis_url
+        turns = RedisTurns(url.get_secret_value(), self._clock) if url is not None else MemoryTurns(self._clock)
+        return RateLimits(parse_rates(self._settings.rate_limits), turns)
+
+    @cached_property
+    def workers(self) -> list[ChannelWorker]:
+        """One for every channel that is configured."""
+        shared = Shared(
+            database=self._database,
+            publisher=self._publisher,
+            queueing=self.queueing,
+            receipts=self.receipts,
+            renderer=self._renderer,
+            gate=self._gate,
+            limits=self.limits,
+            links=self.links,
+            box=self.box,
+            clock=self._clock,
+            reach=self.reach,
+            delays=self._settings.retry_delays_seconds,
+            breaker_threshold=self._settings.breaker_threshold,
+            breaker_open_for=self._settings.breaker_open_seconds,
+        )
+        return [ChannelWorker(channel, shared) for channel in self.registry if channel.is_configured]
+
+    @cached_property
+    def consumers(self) -> WorkConsumers:
+        """The consumers of all work queues."""
+        return WorkConsumers(
+            self._settings.amqp_url.get_secret_value(),
+            name=f"{self._node_id}-channels",
+            works=[each.work for each in self.workers],
+            clock=self._clock,
+        )
+
+    @cached_property
+    def poison(self) -> BatchConsumer:
+        """The consumer of deliveries that killed their workers."""
+        return BatchConsumer(
+            self._settings.amqp_url.get_secret_value(),
+            queue=CHANNEL_POISON.name,
+            name=f"{self._node_id}-{CHANNEL_POISON.name}",
+            handle=DeliveryPoisonHandler(
+                self._database, self._publisher, self._clock, box=self.box, reach=self.reach, receipts=self.receipts
+            ),
+            batch_size=50,
+            clock=self._clock,
+        )
+
+    def start(self) -> None:
+        """Begin to send."""
+        self.receipts.start()
+        self.consumers.start()
+        self.poison.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the broker delivers from every queue."""
+        return self.consumers.is_alive and self.poison.is_alive
+
+    async def stop(self) -> None:
+        """Finish what is under way."""
+        await self.consumers.stop()
+        await self.poison.stop()
+        await self.receipts.stop()
+
+    async def close(self) -> None:
+        """Close connections to providers."""
+        if "registry" in self.__dict__:
+            await self.registry.close()
+        if "limits" in self.__dict__:
+            await self.limits.close()
+        if "http" in self.__dict__:
+            await self.http.close()
