@@ -38,6 +38,9 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
     MANDATORY_EVENT_TYPE = "mandatory_event_type"
+    TEMPLATE_ERROR = "template_error"
+    MISSING_VARIABLE = "missing_variable"
+    MISSING_DEFAULT_TEMPLATE = "missing_default_template"
     LAST_ADMIN = "last_admin"
     # 429, 500, 503
     RATE_LIMITED = "rate_limited"
@@ -48,10 +51,10 @@ class ErrorCode(StrEnum):
     UNKNOWN_FRAME_TYPE = "unknown_frame_type"
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
     INVALID_POSITION = "invalid_position"
+    LIMIT_REACHED = "limit_reached"
 
 
 class Reason(StrEnum):
-    LIMIT_REACHED = "limit_reached"
     """Why a delivery ended as it did, or why a message is a dead letter (contract section 8)."""
 
     CHANNEL_OFF = "channel_off"

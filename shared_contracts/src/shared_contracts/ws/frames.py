@@ -347,7 +347,9 @@ class StateChanged(_ServerFrame):
     type: Literal["state"]
     ids: list[UUID] | None = None
     all: Literal[True] | None = None
-    state: Literal["read", "unread", "seen", "archived", "unarchived", "deleted"]
+    state: Literal[
+        "read", "unread", "seen", "archived", "unarchived", "deleted", "snoozed", "unsnoozed", "pinned", "unpinned"
+    ]
     at: AwareDatetime
     seq: int
     position: str
@@ -397,8 +399,6 @@ class Presence(_ServerFrame):
     last_seen_at: AwareDatetime | None
 
 
-class Preferences(_ServerFrame):
-    """The own preferences, asked for or changed anywhere."""
 class PresenceUnsubscribed(_ServerFrame):
     """Answer to `presence.unsubscribe`: how many users are still followed."""
 
@@ -406,6 +406,8 @@ class PresenceUnsubscribed(_ServerFrame):
     following: int
 
 
+class Preferences(_ServerFrame):
+    """The own preferences, asked for or changed anywhere."""
 
     type: Literal["preferences"]
     preferences: dict[str, Any]
@@ -475,9 +477,9 @@ SERVER_FRAMES: Mapping[str, type[BaseModel]] = MappingProxyType(
         "synced": Synced,
         "reset": Reset,
         "presence": Presence,
+        "presence.unsubscribed": PresenceUnsubscribed,
         "preferences": Preferences,
         "token_expiring": TokenExpiring,
-        "presence.unsubscribed": PresenceUnsubscribed,
         "rights_changed": RightsChanged,
         "reconnect": Reconnect,
         "error": Error,
