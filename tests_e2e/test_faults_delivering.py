@@ -130,7 +130,7 @@ async def test_the_intake_deleted_under_its_consumers(stack: Stack, rest: Rest, 
     async def alive() -> bool:
         return await are_consumers_alive(stack)
 
-    await eventually(alive, is_good=bool, within_s=10)
+    await eventually(alive, is_good=bool, within_s=30)
 
 
 @pytest.mark.req("I18")
