@@ -47,6 +47,7 @@ class Server:
             "AUTH_DATABASE_URL": self.database,
             "AMQP_URL": self.amqp_url,
             "AUTH_ISSUER": self.url,
+            "AUTH_NOTIFICATION_URL": os.environ["AUTH_NOTIFICATION_URL"],
             "AUTH_ARGON2_MEMORY_KIB": "64",
             "AUTH_ARGON2_TIME_COST": "1",
             **self.more,

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from notification_site import NotificationSite
+
 RUN_DIR = Path(tempfile.mkdtemp(prefix="herald-auth-tests-"))
+NOTIFICATION_SITE = NotificationSite()
 os.environ.update(
+    AUTH_NOTIFICATION_URL=NOTIFICATION_SITE.url,
     DJANGO_SETTINGS_MODULE="auth_service.config.settings",
     HERALD_ENV="development",
     HERALD_RUN_DIR=str(RUN_DIR),
@@ -23,7 +29,6 @@ os.environ.update(
     AUTH_WORKERS="1",
     AUTH_LOG_LEVEL="WARNING",
 )
-sys.path.insert(0, str(Path(__file__).parent))
 
 import django  # noqa: E402 - the environment comes first
 
@@ -73,7 +78,15 @@ def run_folder() -> Iterator[Path]:
     with clock.frozen(datetime(2020, 1, 1, tzinfo=UTC)):  # old enough to sign whatever time a test makes it
         key_folder().ensure("RS256")
     yield RUN_DIR
+    NOTIFICATION_SITE.close()
     shutil.rmtree(RUN_DIR, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def notification_site() -> Iterator[NotificationSite]:
+    """The other service, as far as this one talks to it."""
+    yield NOTIFICATION_SITE
+    NOTIFICATION_SITE.reset()
 
 
 @pytest.fixture(scope="session")

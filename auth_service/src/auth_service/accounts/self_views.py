@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from django.http import StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from auth_service.accounts import examples
 from auth_service.accounts.export import do_export
+from auth_service.accounts.foreign_export import fetch_foreign_export, join
 from auth_service.accounts.link_actions import do_reset_password, do_verify_email
 from auth_service.accounts.mail_actions import do_ask_for_mail
 from auth_service.accounts.models import MailKind
@@ -26,6 +28,7 @@ from auth_service.accounts.self_serializers import (
     ResetConfirmIn,
 )
 from auth_service.api.access import Access
+from auth_service.api.renderers import JsonRenderer
 from auth_service.api.schema import operation
 from auth_service.api.views import ApiView
 from auth_service.audit.origin import Origin
@@ -195,12 +198,28 @@ class MyExportView(ApiView):
         "export_me",
         "Export everything held about oneself",
         response={"type": "object", "additionalProperties": True},
-        answers={"exported_at": "2026-01-02T03:04:05Z", "profile": examples.USER, "groups": [], "sessions": []},
+        answers={
+            "exported_at": "2026-01-02T03:04:05Z",
+            "profile": examples.USER,
+            "groups": [],
+            "sessions": [],
+            "notifications": {"exported_at": "2026-01-02T03:04:05Z", "inbox": [], "contacts": []},
+        },
+        refuses=(429,),
     )
-    def get(self, request: Request) -> Response:
-        """Profile, groups, sessions with devices and addresses, and the audit trail. No secrets."""
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """Profile, groups, sessions with devices and addresses, the audit trail, and under `notifications` what the
+        notification service holds: inbox, preferences, contacts, deliveries. No secrets.
+
+        While that service does not answer there is no export at all (503) rather than half of one.
+        """
+        do_count_within(limits.export_of_user(str(self.user.id)))
+        foreign = fetch_foreign_export(self.user.id)
+        own = JsonRenderer().render(do_export(self.user, self.origin))
         headers = {"Content-Disposition": 'attachment; filename="herald-account.json"'}
-        return Response(do_export(self.user, self.origin), headers=headers)
+        return StreamingHttpResponse(
+            join(own, "notifications", foreign), content_type="application/json", headers=headers
+        )
 
 
 def _accept(kind: MailKind, address: str, by: Origin) -> Response:

@@ -17,6 +17,7 @@ from shared_contracts.claims import DEFAULT_ISSUER
 
 DEVELOPMENT_INTERNAL_KEY = "development-only-internal-key"  # refused in production, as are the next two
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-that-signs-nothing-of-worth"  # noqa: S105 - refused in production
+DEFAULT_NOTIFICATION_URL = "http://127.0.0.1:8001"
 DEVELOPMENT_AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/"
 MIN_INTERNAL_KEY_LENGTH = 24
 MIN_SECRET_KEY_LENGTH = 32
@@ -86,6 +87,11 @@ class AuthSettings(BaseSettings):
         None,
         validation_alias="INTERNAL_SERVICE_KEY_FILE",
         description="File with the keys instead; read again when it changes, so that keys rotate without a restart.",
+    )
+    notification_url: str = Field(
+        DEFAULT_NOTIFICATION_URL,
+        pattern=r"^https?://[^\s]+$",
+        description="Where the notification service answers: exports hold what it knows too.",
     )
     amqp_url: SecretStr = Field(
         SecretStr(DEVELOPMENT_AMQP_URL), validation_alias="AMQP_URL", description="RabbitMQ, for the identity events."

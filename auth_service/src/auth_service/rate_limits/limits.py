@@ -59,6 +59,11 @@ def mail_to_account(email_key: str) -> Use:
     return Use(Limit("mail-account", _settings().reset_per_account, _MINUTE), email_key)
 
 
+def export_of_user(user_id: str) -> Use:
+    """An export reads everything there is, in both services."""
+    return Use(Limit("export-user", 10, _MINUTE), user_id)
+
+
 def wrong_internal_key(ip: str | None) -> Use:
     """Guessing the internal service key."""
     return Use(Limit("internal-key", _settings().internal_failures_per_address, _MINUTE), address_key(ip))
