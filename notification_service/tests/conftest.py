@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -10,12 +11,28 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import pytest_asyncio
+import structlog
 from amqp import Bystander, bystander
 from auth_site import AuthSite, auth_site
 from clocks import SetClock
+from service import Service, running_service
 
+from herald_local.rabbitmq import RabbitNode
 from notification_service.db.engine import Database
 from notification_service.db.migrate import migrate
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_log() -> None:
+    """structlog's own default draws every traceback with all local variables, which takes longer than most tests."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -53,11 +70,10 @@ async def _migrate(url: str) -> None:
     await database.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables, of this test's own."""
-    if request.param == "sqlite":
-        path = tmp_path / "migrated.sqlite3"
+@contextlib.contextmanager
+def _copied(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        path = folder / "migrated.sqlite3"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite+aiosqlite:///{path}"
         return
@@ -67,6 +83,13 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{request.getfixturevalue("postgres_template")}"')
         yield maintenance.rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://") + f"/{name}"
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables, of this test's own."""
+    with _copied(request.param, request, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
@@ -95,3 +118,30 @@ async def auth() -> AsyncIterator[AuthSite]:
     """The auth service, as far as this service talks to it."""
     async with auth_site() as site:
         yield site
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def service_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The database of the service that tests share."""
+    with _copied(request.param, request, tmp_path_factory.mktemp("service")) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def service(
+    service_database: str,
+    rabbit: RabbitNode,
+    virtual_hosts: Iterator[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Service]:
+    """A whole service that many tests share, each with people and tenants of its own; see `service.py`.
+
+    Tests that use it run in its event loop: `pytestmark = pytest.mark.asyncio(loop_scope="session")`.
+    """
+    amqp_url = rabbit.url.rstrip("/") + "/" + next(virtual_hosts)
+    folder = tmp_path_factory.mktemp("run")
+    async with (
+        auth_site() as site,
+        running_service(site, amqp_url=amqp_url, database_url=service_database, run_dir=folder) as running,
+    ):
+        yield running

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from notification_service import failpoints
 from notification_service.clock import Clock
 from notification_service.errors import TooLarge
+from notification_service.rest.problems import answer_fault
 from shared_contracts.headers import CORRELATION_ID, correlation_id_from
 
 log = structlog.get_logger(__name__)
@@ -46,15 +47,16 @@ class RequestFrame:
         correlation_id = correlation_id_from(Headers(scope=scope).get(CORRELATION_ID))
         scope.setdefault("state", {})["correlation_id"] = correlation_id
         path = scope["path"]
-        if len(path) > 1 and path.endswith("/") and not path.startswith("/health"):
+        if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
         status = 500
+        has_begun = False
         started = self._clock.monotonic()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers[CORRELATION_ID] = correlation_id
                 for name, value in _HEADERS.items():
@@ -66,6 +68,12 @@ class RequestFrame:
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                # A handler of the application would answer outside of this frame, without what every answer has.
+                log.error("unexpected_error", path=path, exc_info=error)  # noqa: TRY400 - it is in exc_info
+                if has_begun:
+                    raise
+                await answer_fault(scope)(scope, receive, send_with_headers)
             finally:
                 if not path.startswith(_QUIET_PATHS):
                     duration_ms = round((self._clock.monotonic() - started) * 1000, 1)
