@@ -27,18 +27,25 @@ from builders import (
 
 from notification_service.gateway.effects import (
     Acked,
+    AskPreferences,
     ChangeItems,
     Fetch,
+    FollowPresence,
     Identify,
     IdentifyAgain,
     SendMessage,
     SendPing,
+    SendText,
+    ShowPresence,
+    UnfollowPresence,
+    WakeAfter,
 )
-from notification_service.gateway.session import MAX_MALFORMED, Limits, Phase, Session
+from notification_service.gateway.session import DRAIN_NOTICE_S, MAX_MALFORMED, Limits, Phase, Session
 from notification_service.notifications.pages import FrameType
+from notification_service.presence.board import PresenceView
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.ws.close_codes import CloseCode
-from shared_contracts.ws.frames import SERVER_FRAMES, AckMode, Hello
+from shared_contracts.ws.frames import SERVER_FRAMES, AckMode, Hello, PresenceStatus
 
 
 def new_session(now: float = 0.0) -> Session:
@@ -170,13 +177,22 @@ def test_ping_is_answered() -> None:
     assert frames(session.on_text(b'{"type":"ping","ref":"r"}', 0.0)) == [{"type": "pong", "ref": "r"}]
 
 
-def test_a_second_hello_and_unserved_frames_are_errors() -> None:
+def test_a_second_hello_is_an_error() -> None:
     session, _ = open_session()
     (error,) = frames(session.on_text(b'{"type":"hello","token":"t","ref":"a"}', 0.0))
     assert (error["code"], error["ref"]) == ("invalid_frame", "a")
-    (error,) = frames(session.on_text(b'{"type":"preferences.get","ref":"b"}', 0.0))
-    assert (error["code"], error["ref"]) == ("unknown_frame_type", "b")
     SERVER_FRAMES["error"].model_validate(error)
+
+
+def test_preferences_are_asked_for_and_answered_with_the_ref() -> None:
+    session, _ = open_session()
+    assert session.on_text(b'{"type":"preferences.get","ref":"b"}', 0.0) == [AskPreferences(None, "b")]
+    wanted = session.on_text(b'{"type":"preferences.patch","preferences":{"channels":{"email":false}}}', 0.0)
+    assert wanted == [AskPreferences({"channels": {"email": False}}, None)]
+    (answer,) = frames(session.on_preferences({"locale": "de"}, "b"))
+    assert answer == {"type": "preferences", "preferences": {"locale": "de"}, "ref": "b"}
+    session.close(CloseCode.RESTARTING, "")
+    assert session.on_preferences({}, None) == []
 
 
 @pytest.mark.req("D11")
@@ -363,3 +379,97 @@ def test_a_closed_session_does_nothing_more() -> None:
     assert session.on_tick(1000.0) == []
     assert session.on_item(1, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []
     assert session.on_page(make_page([1], seq=1), 0.0) == []
+
+
+# --- presence ------------------------------------------------------------------------------------------------------
+
+
+def test_following_is_asked_for_answered_and_ended() -> None:
+    session, _ = open_session()
+    text = b'{"type":"presence.subscribe","user_ids":["%b"],"ref":"r"}' % str(OTHER).encode()
+    assert session.on_text(text, 1.0) == [FollowPresence(frozenset({OTHER}), "r")]
+    assert session.following == frozenset()
+    view = PresenceView(OTHER, PresenceStatus.ONLINE, WALL_CLOCK, {}, 1)
+    (frame,) = frames(session.on_following([view], "r"))
+    SERVER_FRAMES["presence"].model_validate(frame)
+    assert frame == {
+        "type": "presence",
+        "user_id": str(OTHER),
+        "status": "online",
+        "last_seen_at": "2026-01-02T03:04:05.000Z",
+        "ref": "r",
+    }
+    assert session.following == {OTHER}
+    assert types(session.on_presence(view)) == ["presence"]
+    ended = session.on_text(text.replace(b"subscribe", b"unsubscribe"), 1.0)
+    assert others(ended) == [UnfollowPresence(frozenset({OTHER}))]
+    assert frames(ended) == [{"type": "presence.unsubscribed", "following": 0, "ref": "r"}]
+
+
+def test_following_has_a_limit() -> None:
+    session, _ = open_session(limits=Limits(max_following=1))
+    text = b'{"type":"presence.subscribe","user_ids":["%b","%b"]}' % (str(OTHER).encode(), str(USER).encode())
+    (refused,) = frames(session.on_text(text, 1.0))
+    assert (refused["code"], refused["temporary"]) == ("limit_reached", False)
+
+
+def test_who_may_no_longer_be_seen_is_no_longer_followed() -> None:
+    session, _ = open_session()
+    session.on_following([PresenceView(OTHER, PresenceStatus.OFFLINE, None, {}, 0)], None)
+    assert session.on_not_visible(frozenset({OTHER})) == [UnfollowPresence(frozenset({OTHER}))]
+    assert session.following == frozenset()
+
+
+def test_a_person_may_be_away() -> None:
+    session, _ = open_session()
+    assert session.status is PresenceStatus.ONLINE
+    effects = session.on_text(b'{"type":"presence.set","status":"away","ref":"p"}', 1.0)
+    assert effects == [ShowPresence(PresenceStatus.AWAY, "p")]
+    assert session.status is PresenceStatus.AWAY
+
+
+def test_nothing_of_presence_is_told_to_the_closed() -> None:
+    session, _ = open_session()
+    session.close(CloseCode.NORMAL, "")
+    view = PresenceView(OTHER, PresenceStatus.ONLINE, None, {}, 1)
+    assert session.on_following([view], None) == session.on_presence(view) == session.on_live_event(b"{}") == []
+
+
+def test_live_events_move_nothing() -> None:
+    session, _ = open_session()
+    before = session.follower.position
+    assert session.on_live_event(b'{"type":"notification"}') == [SendText(b'{"type":"notification"}')]
+    assert session.follower.position == before
+    assert session.follower.unacked_count == 0
+
+
+# --- messages, leaving ---------------------------------------------------------------------------------------------
+
+
+def test_messages_have_a_rate_of_their_own() -> None:
+    session, _ = open_session(limits=Limits(messages_per_second=1))
+    text = b'{"type":"send","to":{"user":"%b"},"body":"b","ref":"m"}' % str(OTHER).encode()
+    first, second, third = (session.on_text(text, 1.0) for _ in range(3))
+    assert isinstance(first[0], SendMessage)
+    assert isinstance(second[0], SendMessage)
+    (refused,) = frames(third)
+    assert (refused["code"], refused["temporary"], refused["ref"]) == ("rate_limited", True, "m")
+    assert refused["retry_after_ms"] == 1001
+    assert isinstance(session.on_text(text, 2.1)[0], SendMessage)
+
+
+@pytest.mark.req("X-12")
+def test_a_draining_server_says_when_to_come_back_and_closes() -> None:
+    session, _ = open_session()
+    effects = session.on_drain(after_ms=0, spread_ms=500, now=10.0)
+    (frame,) = frames(effects)
+    SERVER_FRAMES["reconnect"].model_validate(frame)
+    assert frame == {"type": "reconnect", "after_ms": 0, "spread_ms": 500, "reason": "restarting"}
+    assert others(effects) == [WakeAfter(DRAIN_NOTICE_S)]
+    assert session.on_drain(after_ms=0, spread_ms=500, now=10.1) == []
+    assert close_code(session.on_tick(10.1)) is None
+    assert close_code(session.on_tick(10.25)) == 1012
+
+
+def test_who_is_not_identified_yet_is_closed_at_once_by_a_drain() -> None:
+    assert close_code(new_session().on_drain(after_ms=0, spread_ms=1, now=0.0)) == 1012

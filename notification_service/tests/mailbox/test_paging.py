@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pytest
 from builders import COUNTS, USER
 
 from notification_service.mailbox.paging import CHANGE_LIMIT, Head, Wanted, make_page
@@ -38,6 +39,9 @@ def row(part: str, number: int, *, second: int | None = None, **changes: Any) ->
         "archived_at": None,
         "deleted_at": None,
         "last_change": None,
+        "variant": None,
+        "about": None,
+        "label": None,
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -50,7 +54,7 @@ def page_of(
     changes: list[Any], log: list[Any] | None = None, *, limit: int = 10, top: tuple[int, int] = (0, 0), after: int = 0
 ) -> Page:
     contents = {
-        each.notification_id: {"id": str(each.notification_id)}
+        (each.notification_id, each.variant): {"id": str(each.notification_id), "title": each.variant}
         for each in (*changes, *(log or ()))
         if each.notification_id
     }
@@ -174,3 +178,34 @@ def test_new_items_wait_for_changes_that_were_cut_before_them() -> None:
     page = page_of(changes, after=40, top=(600, 0), limit=600)
     assert (page.seq, page.has_more) == (50 + CHANGE_LIMIT - 2, True)
     assert all(entry.type == "state" for entry in page.entries)
+
+
+@pytest.mark.req("X-8")
+def test_what_was_withdrawn_or_changed_comes_as_such() -> None:
+    changes = [
+        row("changed", 5, seq=1, notification_id=note(1), last_change="recalled", deleted_at=at(5)),
+        row("changed", 6, seq=2, notification_id=note(2), last_change="collapsed", deleted_at=at(6)),
+        row("changed", 7, seq=3, notification_id=note(3), last_change="updated", variant="de"),
+    ]
+    page = page_of(changes, after=4, top=(7, 0))
+    bodies = [json.loads(entry.body) for entry in page.entries]
+    assert [entry.type for entry in page.entries] == ["recalled", "recalled", "updated"]
+    assert [(body["id"], body["seq"]) for body in bodies] == [(str(note(n)), n + 4) for n in (1, 2, 3)]
+    assert [body.get("reason") for body in bodies] == ["recalled", "collapsed", None]
+    assert bodies[2]["title"] == "de"
+
+
+@pytest.mark.req("X-8")
+def test_a_recalled_broadcast_comes_as_such_without_a_seq() -> None:
+    log = [
+        log_row(1, second=1, about=note(9), label="recalled", deleted_at=None),
+        log_row(2, second=2, about=note(8), label="updated"),
+    ]
+    page = page_of([], log, top=(0, 2))
+    bodies = [json.loads(entry.body) for entry in page.entries]
+    assert [(entry.type, entry.is_broadcast, entry.number) for entry in page.entries] == [
+        ("recalled", True, 1),
+        ("updated", True, 2),
+    ]
+    assert bodies[0] == {"id": str(note(9)), "reason": "recalled"}
+    assert bodies[1]["id"] == str(note(8))

@@ -40,10 +40,10 @@ def make(kind: Kind = Kind.PRIVATE, defaults: EventTypeDefaults | None = None, *
 
 
 def test_an_event_type_fills_in_what_is_left_out() -> None:
-    defaults = EventTypeDefaults("Order", "orders", (Channel.IN_APP,), Priority.HIGH, timedelta(days=3))
+    defaults = EventTypeDefaults("orders", (Channel.IN_APP,), Priority.HIGH, timedelta(days=3))
     filled = make(Kind.EVENT, defaults, title=None, event_type="order.created")
     assert (filled.title, filled.category, filled.channels, filled.priority) == (
-        "Order",
+        None,
         "orders",
         (Channel.IN_APP,),
         Priority.HIGH,

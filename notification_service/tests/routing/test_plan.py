@@ -7,7 +7,7 @@ from uuid import UUID
 from notification_service.identity.directory import Directory, Person
 from notification_service.notifications.entity import EventTypeDefaults, Notification, Sender, make_notification
 from notification_service.routing.plan import make_plan
-from shared_contracts.requests import Channel, Kind, NotificationRequest, Recipients
+from shared_contracts.requests import Kind, NotificationRequest, Recipients
 
 ADA = UUID(int=1)
 DIRECTORY = Directory(people={ADA: Person(ADA, "default", is_active=True, locale="en", timezone="UTC")})
@@ -34,7 +34,10 @@ def test_a_broadcast_has_no_items_and_everybody_as_recipients() -> None:
     assert (plan.user_ids, plan.recipients_count) == ((), 42)
 
 
-def test_without_the_in_app_channel_no_mailbox_gets_it() -> None:
-    wanted = notification(recipients=Recipients(users=(str(ADA),)), channels=(Channel.EMAIL,))
-    plan = make_plan(wanted, DIRECTORY, audience_size=0)
-    assert (plan.user_ids, plan.recipients_count) == ((), 1)
+def test_an_audience_in_pieces_is_not_looked_up_whole() -> None:
+    unknown = UUID(int=9)
+    wanted = notification(recipients=Recipients(users=(str(ADA), str(unknown)), groups=(UUID(int=5),)))
+    directory = Directory(people=DIRECTORY.people, group_tenants={UUID(int=5): "default"})
+    plan = make_plan(wanted, directory, audience_size=9_000, in_pieces=True)
+    assert (plan.user_ids, plan.recipients_count, plan.in_pieces) == ((), 9_000, True)
+    assert [problem.recipient for problem in plan.problems] == [str(unknown)]

@@ -80,18 +80,32 @@ class Dispatcher:
         outcome = await self._publisher.publish(_frame_message(user_id, seq, type_, body))
         return (user_id, queue_generation) if outcome is Outcome.RETURNED else None
 
+    async def dispatch_log_frame(self, *, tenant: str, seq: int, type_: FrameType, body: bytes) -> None:
+        """Publish an entry of a broadcast log that tells of an earlier one, to every node."""
+        await self._publisher.publish(
+            Outgoing(
+                exchange=DELIVERY_FANOUT.name,
+                routing_key="",
+                body=body,
+                message_id=str(next(_attempts)),
+                type=type_,
+                headers={headers.SEQ: seq, headers.TENANT: tenant},
+            )
+        )
+
 
 class _ContentCache:
     """Encodes each notification once per batch."""
 
     def __init__(self) -> None:
-        self._known: dict[UUID, bytes] = {}
+        self._known: dict[tuple[UUID, str | None], bytes] = {}
 
     def get(self, item: KeptItem | KeptBroadcast) -> bytes:
         notification = item.notification
-        content = self._known.get(notification.id)
+        key = (notification.id, notification.variant)
+        content = self._known.get(key)
         if content is None:
-            content = self._known[notification.id] = encode_content(notification)
+            content = self._known[key] = encode_content(notification)
         return content
 
 

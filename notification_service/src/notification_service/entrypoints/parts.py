@@ -6,27 +6,41 @@ import asyncio
 import os
 import secrets
 import socket
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+from uuid import UUID
 
 import httpx
 
 from notification_service.background import spawn
 from notification_service.broker.declare import count_consumers
 from notification_service.broker.publisher import Publisher
+from notification_service.broker.purge import delete_queue, purge_queue
 from notification_service.clock import Clock, SystemClock
 from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.dispatch.relay import Relay
+from notification_service.entrypoints.channel_parts import ChannelParts
+from notification_service.entrypoints.deciding import Deciding
+from notification_service.entrypoints.engine_port import PreferenceGate, TemplateRenderer
+from notification_service.entrypoints.fanning_out import FanningOut
+from notification_service.entrypoints.identity_notices import IdentityNotices
 from notification_service.entrypoints.intake_port import IntakePort
 from notification_service.entrypoints.mailbox_port import KeptPort, MailboxPort
+from notification_service.entrypoints.personal_data import PERSONAL_DATA
 from notification_service.entrypoints.pipeline import Pipeline
+from notification_service.entrypoints.preferences_frame import publish_preferences
+from notification_service.event_types.catalog import Catalog
 from notification_service.gateway.node import GatewayNode
 from notification_service.gateway.observer import Observer
 from notification_service.identity.access import Access
+from notification_service.identity.audit import AuditRelay
 from notification_service.identity.introspection import Introspection
 from notification_service.identity.key_set import KeySet
 from notification_service.identity.mirror import AuthListings, Mirror
+from notification_service.identity.personal_data import Subject
 from notification_service.identity.tokens import SignatureCheck
 from notification_service.intake.accept import Acceptor
 from notification_service.intake.live import LiveSender
@@ -35,11 +49,17 @@ from notification_service.mailbox.resume import clear_queue_marks
 from notification_service.mailbox.service import Inbox
 from notification_service.mailbox.state import StateChange
 from notification_service.notifications.pages import FrameType
+from notification_service.personal_data.erasure import Eraser, request_erasure
+from notification_service.preferences.repository import DefaultsStore
+from notification_service.preferences.service import Preferences
 from notification_service.presence.last_seen import LastSeen
 from notification_service.presence.people import People
 from notification_service.presence.ports import Nodes
 from notification_service.settings import Settings
-from shared_contracts.topology import INTAKE
+from notification_service.templates.service import Templates
+from notification_service.templates.store import TemplateStore
+from shared_contracts.topology import DEAD, INTAKE, user_queue_name
+from shared_contracts.ws.positions import Position
 
 
 class Parts:
@@ -99,7 +119,46 @@ class Parts:
     def mirror(self) -> Mirror:
         """The mirror of the auth service."""
         listings = AuthListings(self.settings.auth_base_url, key=self.settings.internal_keys[0], client=self.http)
-        return Mirror(self.database, listings, self.clock)
+        return Mirror(
+            self.database,
+            listings,
+            self.clock,
+            on_erased=partial(request_erasure, clock=self.clock),
+            followers=(self.eraser.on_events, self.notices.on_events),
+        )
+
+    @cached_property
+    def eraser(self) -> Eraser:
+        """Erasing what is held about people whose accounts are gone."""
+
+        async def purge(subjects: Sequence[Subject]) -> int:
+            names = [each.encode() for subject in subjects for each in subject.quoted_references]
+            connection = self.publisher.link.connection
+            return await purge_queue(connection, DEAD.name, lambda body: not any(name in body for name in names))
+
+        return Eraser(
+            database=self.database,
+            parts=PERSONAL_DATA,
+            delete_queue=lambda user_id: delete_queue(self.publisher.link.connection, user_queue_name(user_id)),
+            purge_queues=purge,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def notices(self) -> IdentityNotices:
+        """Telling users of their own accounts."""
+        return IdentityNotices(database=self.database, publisher=self.publisher, clock=self.clock)
+
+    @cached_property
+    def audit_relay(self) -> AuditRelay:
+        """Lines of the audit log on their way to the auth service."""
+        return AuditRelay(
+            self.database,
+            self.settings.auth_base_url,
+            key=self.settings.internal_keys[0],
+            client=self.http,
+            clock=self.clock,
+        )
 
     @cached_property
     def live(self) -> LiveBroadcasts:
@@ -117,10 +176,80 @@ class Parts:
         return DispatchMarks(self.database, self.clock, clear_queue_marks)
 
     @cached_property
+    def catalog(self) -> Catalog:
+        """This process's memory of event types and settings."""
+        return Catalog()
+
+    @cached_property
+    def defaults(self) -> DefaultsStore:
+        """This process's memory of default preferences."""
+        return DefaultsStore()
+
+    @cached_property
+    def template_store(self) -> TemplateStore:
+        """This process's memory of templates."""
+        return TemplateStore()
+
+    @cached_property
+    def templates(self) -> Templates:
+        """Writing and rendering templates."""
+        return Templates(database=self.database, catalog=self.catalog, store=self.template_store, clock=self.clock)
+
+    @cached_property
+    def preferences(self) -> Preferences:
+        """Preferences of users, and their defaults."""
+        return Preferences(
+            database=self.database,
+            catalog=self.catalog,
+            defaults=self.defaults,
+            clock=self.clock,
+            tell=self._tell_preferences,
+        )
+
+    @cached_property
+    def deciding(self) -> Deciding:
+        """Deciding who gets what."""
+        return Deciding(
+            templates=self.template_store,
+            defaults=self.defaults,
+            live=self.live,
+            # The channels need this object; so it asks for them late.
+            reach=lambda: self.channels.reach,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def channels(self) -> ChannelParts:
+        """The outgoing channels."""
+        return ChannelParts(
+            self.settings,
+            database=self.database,
+            publisher=self.publisher,
+            clock=self.clock,
+            node_id=self.node_id,
+            renderer=TemplateRenderer(self.database, self.catalog, self.deciding, self.templates),
+            gate=PreferenceGate(self.catalog, self.deciding),
+        )
+
+    @cached_property
+    def fanning_out(self) -> FanningOut:
+        """Serving large audiences."""
+        return FanningOut(
+            database=self.database,
+            catalog=self.catalog,
+            deciding=self.deciding,
+            dispatcher=self.dispatcher,
+            marks=self.marks,
+            publish_deliveries=self.channels.queueing.publish,
+            clock=self.clock,
+        )
+
+    @cached_property
     def acceptor(self) -> Acceptor:
         """Accepting over REST and from clients."""
         return Acceptor(
             database=self.database,
+            catalog=self.catalog,
             publisher=self.publisher,
             clock=self.clock,
             relay_grace=self.settings.relay_grace,
@@ -135,6 +264,7 @@ class Parts:
             clock=self.clock,
             tell_devices=self._tell_devices,
             resume_max_items=self.settings.resume_max_items,
+            on_acknowledged=self._tell_acknowledged,
         )
 
     @cached_property
@@ -146,9 +276,12 @@ class Parts:
             dispatcher=self.dispatcher,
             marks=self.marks,
             mirror=self.mirror,
-            live=self.live,
+            catalog=self.catalog,
+            deciding=self.deciding,
+            publish_deliveries=self.channels.queueing.publish,
             clock=self.clock,
             relay_grace=self.settings.relay_grace,
+            fanout_at=self.settings.fanout_at,
         )
 
     @cached_property
@@ -176,6 +309,7 @@ class Parts:
             keys=self.keys,
             mailbox=MailboxPort(self.database, self.inbox, self.live, self.clock),
             intake=IntakePort(self.acceptor, LiveSender(database=self.database, publisher=self.publisher)),
+            preferences=self.preferences,
             publisher=self.publisher,
             people=self.people,
             last_seen=LastSeen(self.database, self.clock),
@@ -207,9 +341,19 @@ class Parts:
         connection = self.publisher.link.connection
         return connection is not None and await count_consumers(connection, INTAKE.name) > 0
 
+    def _tell_acknowledged(self, user_id: UUID, device_id: str, position: Position) -> None:
+        if "gateway" in self.__dict__:
+            self.gateway.on_device_acked(user_id, device_id, str(position))
+            self.gateway.gossip.tell_device_acked(user_id, device_id, str(position))
+        elif "observer" in self.__dict__:
+            self.observer.gossip.tell_device_acked(user_id, device_id, str(position))
+
     def _tell_devices(self, change: StateChange) -> None:
         # Not waited for: whoever made the change gets the answer first, with its `ref`, then the frame everybody gets.
         spawn(self._publish_state(change), name="tell-devices")
+
+    def _tell_preferences(self, user_id: UUID, values: dict[str, Any]) -> None:
+        spawn(publish_preferences(self.publisher, user_id, values), name="tell-preferences")
 
     async def _publish_state(self, change: StateChange) -> None:
         # No queue: no device is connected and none was for long; the next one reads it from the mailbox.
@@ -227,6 +371,8 @@ class Parts:
 
     async def close(self) -> None:
         """Close what was opened. The loops that use these parts have ended before."""
+        if "channels" in self.__dict__:
+            await self.channels.close()
         if "publisher" in self.__dict__:
             await self.publisher.close()
         if "marks" in self.__dict__:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -15,28 +16,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import failpoints, metrics
 from notification_service.broker.publisher import Publisher
+from notification_service.channels.planned import KeptDelivery
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
 from notification_service.dead_letters.announce import announce_dead_letters
 from notification_service.dead_letters.repository import DeadLetter, insert_dead_letters
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
+from notification_service.entrypoints.deciding import Addressed, Deciding
+from notification_service.entrypoints.fanning_out import PublishDeliveries
 from notification_service.errors import Unavailable
-from notification_service.event_types.defaults import UnusableType, defaults_of
-from notification_service.event_types.repository import find_event_types
+from notification_service.event_types.catalog import Catalog, TenantCatalog
+from notification_service.event_types.creation import load_catalogs
+from notification_service.event_types.defaults import UnusableType, find_type
 from notification_service.identity.directory import Directory
-from notification_service.identity.lookup import Addressing, count_audiences, find_unknown, look_up
+from notification_service.identity.lookup import (
+    Addressing,
+    count_audiences,
+    find_unknown,
+    look_up,
+    measure_audiences,
+)
 from notification_service.identity.mirror import Mirror
+from notification_service.identity.repository import count_audience
 from notification_service.intake.check import Refused
 from notification_service.intake.receive import Arrival, make_dead_letter
-from notification_service.mailbox.keep import keep_broadcasts, keep_items
-from notification_service.mailbox.live_broadcasts import LiveBroadcasts
-from notification_service.notifications.entity import make_notification
+from notification_service.mailbox.keep import keep_broadcasts
+from notification_service.mailbox.withdraw import StreamFrame
+from notification_service.notifications.entity import Notification, make_notification
+from notification_service.notifications.fanouts import begin_fanouts
 from notification_service.notifications.kept import KeptBroadcast, KeptItem
-from notification_service.notifications.repository import Routed, find_stages, upsert_routed
+from notification_service.notifications.repository import Routed, find_stages, insert_accepted, upsert_routed
+from notification_service.routing.content import RenderProblem, make_broadcast_content
 from notification_service.routing.plan import Plan, make_plan
 from notification_service.routing.recipients import group_by_reason
 from shared_contracts.error_codes import Reason
+from shared_contracts.requests import Channel, Recipients
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +64,18 @@ class _RacedByAnother(Exception):
 class _Stored:
     """What one transaction stored, for the steps after it."""
 
+    frames: list[StreamFrame] = field(default_factory=list)
     kept: list[KeptItem] = field(default_factory=list)
+    deliveries: list[KeptDelivery] = field(default_factory=list)
     broadcasts: list[KeptBroadcast] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     letter_ids: list[UUID] = field(default_factory=list)
     without_items: set[UUID] = field(default_factory=set)
+
+
+# Far beyond the longest: what is served in pieces is not the relay's.
+_FANOUT_LIMIT: Final = timedelta(days=7)
+_MAX_PROBLEMS: Final = 100
 
 
 class Pipeline:
@@ -67,18 +89,24 @@ class Pipeline:
         dispatcher: Dispatcher,
         marks: DispatchMarks,
         mirror: Mirror,
-        live: LiveBroadcasts,
+        catalog: Catalog,
+        deciding: Deciding,
+        publish_deliveries: PublishDeliveries,
         clock: Clock,
         relay_grace: timedelta,
+        fanout_at: int,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._dispatcher = dispatcher
         self._marks = marks
         self._mirror = mirror
-        self._live = live
+        self._catalog = catalog
+        self._deciding = deciding
+        self._publish_deliveries = publish_deliveries
         self._clock = clock
         self._relay_grace = relay_grace
+        self._fanout_at = fanout_at
 
     async def handle(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> Awaitable[None]:
         """Store a batch; answers the rest, which publishes what was stored.
@@ -95,44 +123,112 @@ class Pipeline:
     async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> _Stored:
         now = self._clock.now()
         stored = _Stored(letters=list(letters))
-        directory = await self._find_everyone(arrivals)
+        directory, large = await self._find_everyone(arrivals)
         async with self._database.write() as connection:
             fresh = await self._leave_out_known(connection, arrivals)
-            plans = await self._make_plans(connection, fresh, directory, stored, now)
-            addressed = [(plan.notification, plan.user_ids) for plan in plans if plan.user_ids]
-            stored.kept = await keep_items(connection, addressed, live=self._live, now=now)
-            stored.broadcasts = await keep_broadcasts(
-                connection, [plan.notification for plan in plans if plan.notification.is_broadcast]
+            catalogs = await load_catalogs(connection, self._catalog, [each.checked.request for each in fresh], now)
+            plans = await self._make_plans(
+                connection, fresh, directory=directory, large=large, catalogs=catalogs, stored=stored, now=now
+            )
+            arrived = {each.checked.id: each for each in fresh}
+            await self._keep(
+                connection, plans, directory=directory, catalogs=catalogs, arrived=arrived, stored=stored, now=now
             )
             stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
-            await self._mark_routed(connection, plans, now)
-        stored.without_items = {
-            plan.notification.id for plan in plans if not plan.user_ids and not plan.notification.is_broadcast
-        }
         for plan in plans:
             metrics.notifications_accepted.labels(plan.notification.kind).inc()
         return stored
 
-    async def _find_everyone(self, arrivals: Sequence[Arrival]) -> Directory:
+    async def _keep(
+        self,
+        connection: AsyncConnection,
+        plans: Sequence[Plan],
+        *,
+        directory: Directory,
+        catalogs: dict[str, TenantCatalog],
+        arrived: dict[UUID, Arrival],
+        stored: _Stored,
+        now: datetime,
+    ) -> None:
+        """Keep what was planned: items and deliveries, the broadcast log, and audiences that are served in pieces."""
+        addressed = [
+            Addressed(plan.notification, plan.type, [directory.people[user_id] for user_id in plan.user_ids])
+            for plan in plans
+            if plan.user_ids
+        ]
+        routed = await self._deciding.route(connection, addressed, catalogs, now)
+        stored.frames, stored.kept, stored.deliveries = routed.frames, routed.kept, routed.deliveries
+        bases = routed.bases
+        for plan in plans:
+            if plan.notification.is_broadcast or plan.in_pieces:
+                await self._render_shared(connection, plan, catalogs, bases, routed.problems)
+        shared = [
+            bases[plan.notification.id]
+            for plan in plans
+            if plan.notification.is_broadcast
+            and plan.notification.wants_in_app
+            and plan.notification.id not in routed.problems
+        ]
+        stored.broadcasts = await keep_broadcasts(connection, shared)
+        in_pieces = [plan.notification for plan in plans if plan.in_pieces or _has_other_channels(plan.notification)]
+        await begin_fanouts(connection, in_pieces, now)
+        for plan in plans:
+            problems = routed.problems.get(plan.notification.id, [])
+            message = arrived[plan.notification.id].message
+            stored.letters += [
+                make_dead_letter(message, Refused(each.reason, each.detail), tenant=plan.notification.tenant)
+                for each in problems
+            ]
+        waiting = {each.id for each in in_pieces}
+        kept_ids = {each.notification.id for each in stored.kept} | {each.notification.id for each in stored.broadcasts}
+        stored.without_items = {plan.notification.id for plan in plans} - kept_ids - waiting
+        await self._mark_routed(connection, plans, bases=bases, problems=routed.problems, waiting=waiting, now=now)
+
+    async def _render_shared(
+        self,
+        connection: AsyncConnection,
+        plan: Plan,
+        catalogs: dict[str, TenantCatalog],
+        bases: dict[UUID, Notification],
+        problems: dict[UUID, list[RenderProblem]],
+    ) -> None:
+        notification = plan.notification
+        renderer = await self._deciding.make_broadcast_renderer(connection, catalogs[notification.tenant])
+        content = make_broadcast_content(notification, plan.type, renderer)
+        if isinstance(content, Notification):
+            bases[notification.id] = content
+        elif notification.is_broadcast:
+            problems[notification.id] = [content]
+
+    async def _find_everyone(self, arrivals: Sequence[Arrival]) -> tuple[Directory, set[UUID]]:
+        """The directory, and the ids of requests whose audiences are too large to be in it."""
         wanted = [_addressing(arrival) for arrival in arrivals]
+        large: set[UUID] = set()
         if any(recipients.groups or recipients.roles for _, recipients in wanted):
             await self._mirror.catch_up()
+            async with self._database.read() as connection:
+                sizes = await measure_audiences(connection, wanted)
+            for index, size in enumerate(sizes):
+                if size > self._fanout_at:
+                    tenant, recipients = wanted[index]
+                    wanted[index] = tenant, Recipients(users=recipients.users)
+                    large.add(arrivals[index].checked.id)
         async with self._database.read() as connection:
             directory = await look_up(connection, wanted)
         ids, external, group_ids = find_unknown(wanted, directory)
         if not (ids or external or group_ids):
-            return directory
+            return directory, large
         try:
             # Users the mirror has not heard of yet: created a moment ago, or nobody.
             found = bool(await self._mirror.fetch_users(ids, external)) if ids or external else False
             found = (await self._mirror.fetch_groups(group_ids) if group_ids else False) or found
         except Unavailable:
             log.warning("recipients_not_looked_up", users=len(ids) + len(external), groups=len(group_ids))
-            return directory
+            return directory, large
         if not found:
-            return directory
+            return directory, large
         async with self._database.read() as connection:
-            return await look_up(connection, wanted)
+            return await look_up(connection, wanted), large
 
     async def _leave_out_known(self, connection: AsyncConnection, arrivals: Sequence[Arrival]) -> list[Arrival]:
         stages = await find_stages(connection, {arrival.checked.id for arrival in arrivals}) if arrivals else {}
@@ -142,6 +238,7 @@ class Pipeline:
             if arrival.checked.id in fresh or (stage is not None and stage.is_routed):
                 metrics.duplicates_suppressed.inc()
             else:
+                arrival.was_accepted = stage is not None
                 fresh[arrival.checked.id] = arrival
         return list(fresh.values())
 
@@ -149,20 +246,23 @@ class Pipeline:
         self,
         connection: AsyncConnection,
         arrivals: Sequence[Arrival],
+        *,
         directory: Directory,
+        large: set[UUID],
+        catalogs: dict[str, TenantCatalog],
         stored: _Stored,
         now: datetime,
     ) -> list[Plan]:
-        wanted = {(each.checked.request.tenant, each.checked.request.event_type) for each in arrivals}
-        types = await find_event_types(connection, {(tenant, code) for tenant, code in wanted if code is not None})
         broadcast_tenants = {each.checked.request.tenant for each in arrivals if each.checked.request.recipients.all}
         sizes = await count_audiences(connection, broadcast_tenants)
         plans = []
+        scheduled = []
         for arrival in arrivals:
             request = arrival.checked.request
-            defaults = defaults_of(request, types)
-            if isinstance(defaults, UnusableType):
-                refused = Refused(defaults.reason, defaults.detail)
+            # What was accepted over REST was checked then, against the schema of then.
+            found = find_type(request, catalogs[request.tenant].types, check_data=not arrival.was_accepted)
+            if isinstance(found, UnusableType):
+                refused = Refused(found.reason, found.detail)
                 stored.letters.append(make_dead_letter(arrival.message, refused, tenant=request.tenant))
                 continue
             notification = make_notification(
@@ -171,35 +271,65 @@ class Pipeline:
                 kind=arrival.checked.kind,
                 sender=arrival.checked.sender,
                 now=arrival.checked.accepted_at or now,
-                defaults=defaults,
+                defaults=found.defaults,
             )
-            plan = make_plan(notification, directory, audience_size=sizes.get(request.tenant, 0))
+            if request.deliver_at is not None and request.deliver_at > now:
+                scheduled.append(notification)
+                continue
+            size = sizes.get(request.tenant, 0)
+            in_pieces = notification.id in large
+            if in_pieces:
+                size = await count_audience(connection, request.tenant, request.recipients)
+                known = dict.fromkeys(request.recipients.groups, request.tenant)
+                directory.group_tenants.update({**known, **directory.group_tenants})
+            plan = make_plan(notification, directory, audience_size=size, type_=found.type, in_pieces=in_pieces)
             plans.append(plan)
             stored.letters += _letters_of(plan, arrival)
+        # Handed over again by the relay when their time comes.
+        await insert_accepted(connection, scheduled, relay_after=now)
         return plans
 
-    async def _mark_routed(self, connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> None:
-        if not plans:
-            return
-        outcomes = [
-            (
-                plan.notification,
-                Routed(
-                    plan.recipients_count,
-                    [{"recipient": problem.recipient, "reason": str(problem.reason)} for problem in plan.problems],
-                ),
-            )
-            for plan in plans
-        ]
-        routed = await upsert_routed(connection, outcomes, now=now, relay_after=now + self._relay_grace)
-        if len(routed) != len(plans):
-            raise _RacedByAnother
+    async def _mark_routed(
+        self,
+        connection: AsyncConnection,
+        plans: Sequence[Plan],
+        *,
+        bases: dict[UUID, Notification],
+        problems: dict[UUID, list[RenderProblem]],
+        waiting: set[UUID],
+        now: datetime,
+    ) -> None:
+        for is_waiting, relay_after in ((False, now + self._relay_grace), (True, now + _FANOUT_LIMIT)):
+            outcomes = [
+                (
+                    bases.get(plan.notification.id, plan.notification),
+                    Routed(plan.recipients_count, _describe_problems(plan, problems.get(plan.notification.id, []))),
+                )
+                for plan in plans
+                if (plan.notification.id in waiting) == is_waiting
+            ]
+            if not outcomes:
+                continue
+            routed = await upsert_routed(connection, outcomes, now=now, relay_after=relay_after)
+            if len(routed) != len(outcomes):
+                raise _RacedByAnother
 
     async def _publish(self, stored: _Stored) -> None:
         failpoints.reach("after_db_commit")
+        for frame in stored.frames:
+            if frame.has_queue:
+                await self._dispatcher.dispatch_frame(
+                    user_id=frame.user_id,
+                    seq=frame.seq,
+                    type_=frame.type,
+                    body=frame.body,
+                    queue_generation=frame.queue_generation,
+                )
         result = await self._dispatcher.dispatch(stored.kept, stored.broadcasts)
         result.done |= stored.without_items
         self._marks.add(result)
+        if stored.deliveries:
+            await self._publish_deliveries(stored.deliveries)
         if stored.letters:
             await announce_dead_letters(self._publisher, stored.letters, stored.letter_ids)
 
@@ -219,3 +349,19 @@ def _letters_of(plan: Plan, arrival: Arrival) -> list[DeadLetter]:
         for reason, recipients in group_by_reason(plan.problems)
         if reason is Reason.UNKNOWN_RECIPIENT
     ]
+
+
+def _has_other_channels(notification: Notification) -> bool:
+    """Whether a broadcast goes out beyond the inbox, too: to everybody, in pieces."""
+    return (
+        notification.is_broadcast
+        and notification.channels is not None
+        and any(channel is not Channel.IN_APP for channel in notification.channels)
+    )
+
+
+def _describe_problems(plan: Plan, unreadable: Sequence[RenderProblem]) -> list[dict[str, str]]:
+    described = [{"recipient": each.recipient, "reason": str(each.reason)} for each in plan.problems]
+    for each in unreadable:
+        described += [{"recipient": str(user_id), "reason": str(each.reason)} for user_id in each.user_ids]
+    return described[:_MAX_PROBLEMS]

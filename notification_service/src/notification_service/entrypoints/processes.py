@@ -91,17 +91,26 @@ class Worker:
 
     async def is_alive(self) -> bool:
         """Whether every consumer is with the broker."""
-        return all(consumer.is_alive for consumer in self.consumers)
+        return self._parts.channels.is_alive and all(consumer.is_alive for consumer in self.consumers)
 
     async def run(self) -> None:
         """Fill the mirror, then consume until cancelled."""
         await self._fill_mirror()
         for consumer in self.consumers:
             consumer.start()
+        self._parts.channels.start()
+        # Where the mirror is: an erasure begins as soon as the mirror hears of it.
+        beside = [
+            keep_running(self._parts.eraser.run, name="eraser"),
+            keep_running(self._parts.fanning_out.run, name="fan-out"),
+        ]
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.gather(*(consumer.stop() for consumer in self.consumers))
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.gather(*(consumer.stop() for consumer in self.consumers), self._parts.channels.stop())
 
     async def _fill_mirror(self) -> None:
         """A worker without users would call every recipient unknown."""
@@ -130,12 +139,17 @@ async def run_worker(worker: Worker) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def run_scheduler(parts: Parts) -> AsyncIterator[None]:
     """The loops that look after what time brings. Several processes may run them."""
-    task = keep_running(parts.relay.run, name="relay")
+    tasks = [
+        keep_running(parts.relay.run, name="relay"),
+        keep_running(parts.audit_relay.run, name="audit-relay"),
+        keep_running(parts.channels.queueing.run, name="delivery-sweep"),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def make_checks(parts: Parts, worker: Worker | None = None) -> dict[str, Check]:

@@ -9,7 +9,7 @@ from notification_service.db.base import metadata
 from notification_service.dead_letters.models import dead_letters
 from notification_service.digests.models import digest_items, digests, escalations, schedules
 from notification_service.event_types.models import event_types, tenant_settings, throttle_counters
-from notification_service.identity.models import groups, memberships, progress, users
+from notification_service.identity.models import audit_outbox, groups, memberships, progress, users
 from notification_service.intake.models import idempotency_keys
 from notification_service.mailbox.models import (
     broadcast_states,
@@ -28,13 +28,15 @@ from notification_service.notifications.models import (
     notification_contents,
     notifications,
 )
+from notification_service.personal_data.models import erasures
 from notification_service.preferences.models import preference_defaults, user_preferences
-from notification_service.templates.models import template_versions, templates
 from notification_service.presence.models import last_seen
+from notification_service.templates.models import template_versions, templates
 
 __all__ = [
     "analytics_hours",
     "analytics_progress",
+    "audit_outbox",
     "broadcast_states",
     "broadcast_streams",
     "broadcasts",
@@ -47,16 +49,17 @@ __all__ = [
     "device_cursors",
     "digest_items",
     "digests",
+    "erasures",
     "escalations",
     "event_types",
     "fanouts",
     "groups",
     "idempotency_keys",
     "items",
+    "last_seen",
     "memberships",
     "metadata",
     "notification_contents",
-    "last_seen",
     "notifications",
     "preference_defaults",
     "progress",

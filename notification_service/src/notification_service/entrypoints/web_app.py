@@ -12,10 +12,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from notification_service.dead_letters.endpoints import make_dead_letter_router
 from notification_service.entrypoints.health import Check, make_health_router
 from notification_service.entrypoints.parts import Parts
-from notification_service.event_types.endpoints import make_event_type_router
+from notification_service.entrypoints.personal_data import PERSONAL_DATA
+from notification_service.event_types.endpoints import make_event_type_router, make_settings_router
 from notification_service.intake.endpoints import BODY_LIMITS, make_intake_router
 from notification_service.mailbox.endpoints import make_inbox_router
 from notification_service.mailbox.status_endpoints import make_status_router
+from notification_service.personal_data.endpoints import make_personal_data_router
+from notification_service.preferences.endpoints import make_preferences_router
 from notification_service.presence.endpoints import make_presence_router
 from notification_service.rest.callers import Callers
 from notification_service.rest.documentation import DESCRIPTION, DocumentedApi, name_operation
@@ -23,6 +26,7 @@ from notification_service.rest.documents import install_documents
 from notification_service.rest.middleware import BodyLimit, RequestFrame
 from notification_service.rest.pages import Cursors
 from notification_service.rest.problems import install_problem_handlers, too_large_app
+from notification_service.templates.endpoints import make_template_router
 from shared_contracts.headers import CORRELATION_ID, IDEMPOTENCY_KEY
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -36,8 +40,12 @@ def make_api_routers(parts: Parts) -> list[APIRouter]:
         make_intake_router(parts.acceptor, callers),
         make_status_router(parts.database, parts.clock, callers, cursors),
         make_inbox_router(parts.inbox, callers, cursors),
-        make_event_type_router(parts.database, parts.clock, callers, cursors),
+        make_event_type_router(parts.database, parts.catalog, parts.clock, callers, cursors),
+        make_settings_router(parts.database, parts.catalog, parts.clock, callers),
+        make_template_router(parts.templates, callers),
+        make_preferences_router(parts.preferences, callers),
         make_dead_letter_router(parts.database, parts.publisher, parts.clock, callers, cursors),
+        make_personal_data_router(parts.database, parts.clock, PERSONAL_DATA, parts.settings.internal_keys),
         make_presence_router(parts.nodes, parts.people, callers, cursors),
     ]
 

@@ -6,8 +6,6 @@ from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, Uui
 
 from notification_service.db.base import BigNumber, Json, UtcDateTime, metadata
 
-EVERY_TENANT = "*"
-
 event_types = Table(
     "event_types",
     metadata,

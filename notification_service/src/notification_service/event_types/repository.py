@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
-from notification_service.event_types.models import EVERY_TENANT, event_types
+from notification_service.event_types.entity import EVERY_TENANT
+from notification_service.event_types.models import event_types
 
 
 async def find_event_types(

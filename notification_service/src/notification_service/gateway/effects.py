@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from shared_contracts.ws.close_codes import CloseCode
@@ -78,6 +79,14 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPreferences:
+    """Answer with the own preferences (`on_preferences`), changed first when `changes` is given."""
+
+    changes: dict[str, Any] | None
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FollowPresence:
     """Follow other users' presence; answer with `on_following` or `on_command_failed`."""
 
@@ -117,6 +126,7 @@ Effect = (
     | Acked
     | ChangeItems
     | SendMessage
+    | AskPreferences
     | FollowPresence
     | UnfollowPresence
     | ShowPresence

@@ -26,6 +26,7 @@ from notification_service.gateway.cursors import Cursors
 from notification_service.gateway.drain import WAVE_S, plan_drain
 from notification_service.gateway.effects import (
     Acked,
+    AskPreferences,
     ChangeItems,
     Effect,
     Fetch,
@@ -48,7 +49,7 @@ from notification_service.gateway.gossip import (
     Hooks,
 )
 from notification_service.gateway.handshake import OriginRule
-from notification_service.gateway.ports import Intake, Mailbox
+from notification_service.gateway.ports import Intake, Mailbox, PreferencesPort
 from notification_service.gateway.presences import Presences
 from notification_service.gateway.serving import Serving
 from notification_service.gateway.session import Limits
@@ -98,6 +99,7 @@ class GatewayNode:
         keys: KeySet,
         mailbox: Mailbox,
         intake: Intake,
+        preferences: PreferencesPort,
         publisher: Publisher,
         people: People,
         last_seen: LastSeen,
@@ -165,7 +167,13 @@ class GatewayNode:
         self.cursors = Cursors(mailbox, clock)
         self.broadcasts = BroadcastFeed(lambda tenant: self._by_tenant.get(tenant, ()), clock)
         self._serving = Serving(
-            access=access, mailbox=mailbox, intake=intake, feeds=self.feeds, cursors=self.cursors, clock=clock
+            access=access,
+            mailbox=mailbox,
+            intake=intake,
+            preferences=preferences,
+            feeds=self.feeds,
+            cursors=self.cursors,
+            clock=clock,
         )
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -286,6 +294,8 @@ class GatewayNode:
                 self._serve(connection, self._serving.change_items(connection, effect))
             case SendMessage():
                 self._serve(connection, self._serving.send_message(connection, effect))
+            case AskPreferences():
+                self._serve(connection, self._serving.ask_preferences(connection, effect))
             case FollowPresence() | UnfollowPresence() | ShowPresence():
                 self._do_presence(connection, effect)
 

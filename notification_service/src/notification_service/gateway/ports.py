@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from notification_service.identity.access import Caller
@@ -62,6 +62,16 @@ class Mailbox(Protocol):
         self, *, user_id: UUID, tenant: str, action: str, ids: Sequence[UUID] | None
     ) -> ItemsChanged:
         """Change the state of items and tell every device."""
+
+
+class PreferencesPort(Protocol):
+    """The users' preferences. Methods raise a `ServiceError` for what cannot be done."""
+
+    async def get(self, user_id: UUID, tenant: str) -> dict[str, Any]:
+        """A user's preferences."""
+
+    async def patch(self, user_id: UUID, tenant: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Change some of them, and tell every device."""
 
 
 class Intake(Protocol):

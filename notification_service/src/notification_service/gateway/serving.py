@@ -15,10 +15,10 @@ from notification_service.clock import Clock
 from notification_service.errors import ServiceError, Unavailable
 from notification_service.gateway.client import Client
 from notification_service.gateway.cursors import Cursors
-from notification_service.gateway.effects import ChangeItems, Fetch, IdentifyAgain, SendMessage
+from notification_service.gateway.effects import AskPreferences, ChangeItems, Fetch, IdentifyAgain, SendMessage
 from notification_service.gateway.feed import Feed
 from notification_service.gateway.feeds import Feeds
-from notification_service.gateway.ports import Device, Intake, Mailbox, PageWanted
+from notification_service.gateway.ports import Device, Intake, Mailbox, PageWanted, PreferencesPort
 from notification_service.gateway.session import Identity
 from notification_service.identity.access import Access, Caller
 from notification_service.identity.tokens import TokenRefused
@@ -39,11 +39,20 @@ class Serving:
     """Serves the connections of one node."""
 
     def __init__(
-        self, *, access: Access, mailbox: Mailbox, intake: Intake, feeds: Feeds, cursors: Cursors, clock: Clock
+        self,
+        *,
+        access: Access,
+        mailbox: Mailbox,
+        intake: Intake,
+        preferences: PreferencesPort,
+        feeds: Feeds,
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._access = access
         self._mailbox = mailbox
         self._intake = intake
+        self._preferences = preferences
         self._feeds = feeds
         self._cursors = cursors
         self._clock = clock
@@ -180,6 +189,21 @@ class Serving:
                 now=self._clock.monotonic(),
             )
         )
+
+    async def ask_preferences(self, connection: Client, wanted: AskPreferences) -> None:
+        """Read or change the user's preferences; a change is told to every device besides."""
+        identity = connection.session.identity
+        if identity is None:
+            return
+        try:
+            if wanted.changes is None:
+                values = await self._preferences.get(identity.user_id, identity.tenant)
+            else:
+                values = await self._preferences.patch(identity.user_id, identity.tenant, wanted.changes)
+        except ServiceError as error:
+            connection.run(connection.session.on_command_failed(error.code, error.detail, wanted.ref))
+            return
+        connection.run(connection.session.on_preferences(values, wanted.ref))
 
     async def send_message(self, connection: Client, wanted: SendMessage) -> None:
         """Accept a message from this user."""

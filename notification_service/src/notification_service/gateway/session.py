@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from notification_service.clock import format_time
@@ -21,6 +21,7 @@ from notification_service.gateway.answers import (
 from notification_service.gateway.bucket import Bucket
 from notification_service.gateway.effects import (
     Acked,
+    AskPreferences,
     ChangeItems,
     Close,
     Effect,
@@ -50,6 +51,8 @@ from shared_contracts.ws.frames import (
     FrameRejected,
     Hello,
     Ping,
+    PreferencesGet,
+    PreferencesPatch,
     PresenceSet,
     PresenceStatus,
     PresenceSubscribe,
@@ -221,11 +224,13 @@ class Session:
                 return [IdentifyAgain(frame.token, frame.ref)]
             case Ping():
                 return [SendText(encode("pong", frame.ref))]
+            case PreferencesGet():
+                return [AskPreferences(None, frame.ref)]
+            case PreferencesPatch():
+                return [AskPreferences(frame.preferences, frame.ref)]
             case PresenceSubscribe() | PresenceSet():
                 return self._on_presence_frame(frame)
-            case Hello():
-                return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
-        return [SendText(encode_error(ErrorCode.UNKNOWN_FRAME_TYPE, f"{frame.type} is not served here", frame.ref))]
+        return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
 
     def _on_ack(self, frame: Ack, now: float) -> list[Effect]:
         position = parse_position(frame.position)
@@ -392,6 +397,10 @@ class Session:
     def on_live_event(self, text: bytes) -> list[Effect]:
         """A frame that is shown now or never: no position, no acknowledgement, no place in any stream."""
         return [SendText(text)] if self.is_open else []
+
+    def on_preferences(self, values: dict[str, Any], ref: str | None) -> list[Effect]:
+        """The own preferences, asked for or changed by this device."""
+        return [SendText(encode("preferences", ref, preferences=values))] if self.is_open else []
 
     def on_command_failed(self, code: ErrorCode, detail: str, ref: str | None) -> list[Effect]:
         """A command could not be done."""

@@ -15,6 +15,9 @@ class Person:
     is_active: bool
     locale: str
     timezone: str
+    username: str = ""
+    email: str | None = None
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -55,6 +55,20 @@ def find_unknown(
         external |= own_external - directory.external.keys()
         group_ids.update(each for each in recipients.groups if each not in directory.group_tenants)
     return ids, external, group_ids
+
+
+async def measure_audiences(connection: AsyncConnection, wanted: Sequence[Addressing]) -> list[int]:
+    """How many recipients each names at most, groups and roles counted with all their members."""
+    group_ids = {group_id for _, recipients in wanted for group_id in recipients.groups}
+    roles = {(tenant, role) for tenant, recipients in wanted for role in recipients.roles}
+    members = await repository.count_members(connection, group_ids)
+    holders = {pair: await repository.count_by_role(connection, *pair) for pair in sorted(roles)}
+    return [
+        len(recipients.users)
+        + sum(members.get(group_id, 0) for group_id in recipients.groups)
+        + sum(holders[tenant, role] for role in recipients.roles)
+        for tenant, recipients in wanted
+    ]
 
 
 async def count_audiences(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, int]:

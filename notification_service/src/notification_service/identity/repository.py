@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from uuid import UUID
 
-from sqlalchemy import String, Text, Uuid, cast, func, or_, select
+from sqlalchemy import ColumnElement, String, Text, Uuid, and_, cast, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.db.base import AnyRow
 from notification_service.db.rows import make_rows
 from notification_service.identity.directory import Person
 from notification_service.identity.models import groups, memberships, users
-from shared_contracts.requests import EXTERNAL_PREFIX
+from shared_contracts.requests import EXTERNAL_PREFIX, Recipients
 
-_PERSON = (users.c.id, users.c.tenant, users.c.is_active, users.c.locale, users.c.timezone)
+_PERSON = (
+    users.c.id,
+    users.c.tenant,
+    users.c.is_active,
+    users.c.locale,
+    users.c.timezone,
+    users.c.username,
+    users.c.email,
+    users.c.roles,
+)
+
+
+def _to_person(row: AnyRow) -> Person:
+    return Person(
+        row.id, row.tenant, row.is_active, row.locale, row.timezone, row.username, row.email, tuple(row.roles)
+    )
 
 
 async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Person]:
@@ -22,7 +38,7 @@ async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dic
         return {}
     wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids], "wanted")
     rows = await connection.execute(select(*_PERSON).join(wanted, users.c.id == wanted.c.id))
-    return {row.id: Person(*row) for row in rows}
+    return {row.id: _to_person(row) for row in rows}
 
 
 async def find_by_external_id(
@@ -37,7 +53,7 @@ async def find_by_external_id(
             wanted, (users.c.tenant == wanted.c.tenant) & (users.c.external_id == wanted.c.external_id)
         )
     )
-    return {(row.tenant, row.external_id): Person(*row[1:]) for row in rows}
+    return {(row.tenant, row.external_id): _to_person(row) for row in rows}
 
 
 async def find_groups(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str]:
@@ -64,7 +80,7 @@ async def find_members(
     people: dict[UUID, Person] = {}
     for row in rows:
         members.setdefault(row.group_id, []).append(row.id)
-        people[row.id] = Person(*row[1:])
+        people[row.id] = _to_person(row)
     return members, people
 
 
@@ -79,7 +95,7 @@ async def find_by_role(
         roles_by_tenant.setdefault(tenant, set()).add(role)
     for tenant, roles in roles_by_tenant.items():
         rows = await connection.execute(
-            select(users.c.roles, *_PERSON)
+            select(*_PERSON)
             .where(users.c.tenant == tenant, users.c.is_active)
             # Both databases write a JSON list of words alike; the exact match follows below.
             .where(or_(*(cast(users.c.roles, Text).contains(f'"{role}"', autoescape=True) for role in roles)))
@@ -88,8 +104,64 @@ async def find_by_role(
         for row in rows:
             for role in roles.intersection(row.roles):
                 by_role.setdefault((tenant, role), []).append(row.id)
-                people[row.id] = Person(*row[1:])
+                people[row.id] = _to_person(row)
     return by_role, people
+
+
+async def count_members(connection: AsyncConnection, group_ids: Collection[UUID]) -> dict[UUID, int]:
+    """How many members each of these groups has."""
+    if not group_ids:
+        return {}
+    rows = await connection.execute(
+        select(memberships.c.group_id, func.count().label("number"))
+        .where(memberships.c.group_id.in_(group_ids))
+        .group_by(memberships.c.group_id)
+    )
+    return {row.group_id: row.number for row in rows}
+
+
+async def count_by_role(connection: AsyncConnection, tenant: str, role: str) -> int:
+    """How many active users have a role."""
+    found = await connection.execute(
+        select(func.count()).select_from(users).where(users.c.tenant == tenant, users.c.is_active, _has_role(role))
+    )
+    return found.scalar_one()
+
+
+def _has_role(role: str) -> ColumnElement[bool]:
+    # Both databases write a JSON list of words alike.
+    return cast(users.c.roles, Text).contains(f'"{role}"', autoescape=True)
+
+
+def _among(tenant: str, recipients: Recipients) -> ColumnElement[bool]:
+    ids, external = split_references(recipients.users, tenant)
+    conditions: list[ColumnElement[bool]] = [_has_role(role) for role in recipients.roles]
+    if ids:
+        conditions.append(users.c.id.in_(ids))
+    if external:
+        conditions.append(users.c.external_id.in_({external_id for _, external_id in external}))
+    if recipients.groups:
+        members = select(memberships.c.user_id).where(memberships.c.group_id.in_(recipients.groups))
+        conditions.append(users.c.id.in_(members))
+    if recipients.all:
+        conditions.append(true())
+    return and_(users.c.tenant == tenant, users.c.is_active, or_(false(), *conditions))
+
+
+async def count_audience(connection: AsyncConnection, tenant: str, recipients: Recipients) -> int:
+    """How many people these recipients are now, each counted once."""
+    found = await connection.execute(select(func.count()).select_from(users).where(_among(tenant, recipients)))
+    return found.scalar_one()
+
+
+async def read_audience(
+    connection: AsyncConnection, tenant: str, recipients: Recipients, *, after: UUID | None, limit: int
+) -> list[Person]:
+    """The next piece of an audience as it is now, in the order of the ids."""
+    query = select(*_PERSON).where(_among(tenant, recipients)).order_by(users.c.id).limit(limit)
+    if after is not None:
+        query = query.where(users.c.id > after)
+    return [_to_person(row) for row in await connection.execute(query)]
 
 
 async def count_active(connection: AsyncConnection, tenant: str) -> int:

@@ -26,8 +26,9 @@ from notification_service.errors import (
     PermissionDenied,
     ServiceError,
 )
-from notification_service.event_types.defaults import UnusableType, defaults_of
-from notification_service.event_types.repository import find_event_types
+from notification_service.event_types.catalog import Catalog
+from notification_service.event_types.creation import load_catalogs
+from notification_service.event_types.defaults import UnusableType, find_type
 from notification_service.identity.access import Caller
 from notification_service.intake.check import find_missing_recipients
 from notification_service.intake.models import idempotency_keys
@@ -77,8 +78,11 @@ class _RacedByAnother(Exception):
 class Acceptor:
     """Takes requests of authenticated callers."""
 
-    def __init__(self, *, database: Database, publisher: Publisher, clock: Clock, relay_grace: timedelta) -> None:
+    def __init__(
+        self, *, database: Database, catalog: Catalog, publisher: Publisher, clock: Clock, relay_grace: timedelta
+    ) -> None:
         self._database = database
+        self._catalog = catalog
         self._publisher = publisher
         self._clock = clock
         self._relay_grace = relay_grace
@@ -154,18 +158,17 @@ class Acceptor:
         now: datetime,
     ) -> dict[int, Notification]:
         """What is to be stored, by index. Requests known by their key or their id get their outcome instead."""
-        named = {(each.request.tenant, each.request.event_type or "") for each in waiting.values()}
-        types = await find_event_types(connection, {(tenant, code) for tenant, code in named if code})
+        catalogs = await load_catalogs(connection, self._catalog, [each.request for each in waiting.values()], now)
         known = await _find_keys(connection, sender, waiting.values())
         ids = {index: _choose_id(each) for index, each in waiting.items()}
         stages = await find_stages(connection, set(ids.values())) if ids else {}
         fresh: dict[int, Notification] = {}
         for index, each in waiting.items():
             outcome = _find_earlier(each, known) or _find_stored(each, stages.get(ids[index]), sender)
-            defaults = defaults_of(each.request, types)
-            if outcome is None and isinstance(defaults, UnusableType):
-                outcome = UnknownEventType(defaults.detail)
-            if outcome is not None or isinstance(defaults, UnusableType):
+            found = find_type(each.request, catalogs[each.request.tenant].types)
+            if outcome is None and isinstance(found, UnusableType):
+                outcome = _describe_unusable(found)
+            if outcome is not None or isinstance(found, UnusableType):
                 outcomes[index] = outcome
                 continue
             fresh[index] = make_notification(
@@ -175,7 +178,7 @@ class Acceptor:
                 kind=each.request.kind_for(None),
                 sender=Sender(sender.id, sender.name),
                 now=now,
-                defaults=defaults,
+                defaults=found.defaults,
             )
         return fresh
 
@@ -213,6 +216,12 @@ class Acceptor:
             messages = [make_intake_message(each, now) for each in taken]
             # Nobody waits: what is not confirmed is handed over by the relay.
             spawn(self._publisher.publish_all(messages), name="hand-over")
+
+
+def _describe_unusable(found: UnusableType) -> ServiceError:
+    if found.errors:
+        return InvalidSchema([FieldError(field=field, message=message) for field, message in found.errors])
+    return UnknownEventType(found.detail)
 
 
 def _check(sender: Caller, wanted: Wanted, needed: Scope | None) -> Wanted | ServiceError:

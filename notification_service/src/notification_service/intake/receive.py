@@ -10,12 +10,16 @@ from notification_service.intake.check import CheckedRequest, Refused, check_mes
 
 
 class Arrival:
-    """A checked request together with the message it came as, for the case that it becomes a dead letter later."""
+    """A checked request together with the message it came as, for the case that it becomes a dead letter later.
 
-    __slots__ = ("checked", "message")
+    `was_accepted` is found out later: whether it was stored before, by the REST API.
+    """
+
+    __slots__ = ("checked", "message", "was_accepted")
 
     def __init__(self, checked: CheckedRequest, message: Incoming) -> None:
         self.checked, self.message = checked, message
+        self.was_accepted = False
 
 
 HandleArrivals = Callable[[Sequence[Arrival], Sequence[DeadLetter]], Awaitable[Awaitable[None]]]

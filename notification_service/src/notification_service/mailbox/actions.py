@@ -19,6 +19,10 @@ class Action(StrEnum):
     ARCHIVE = "archive"
     UNARCHIVE = "unarchive"
     DELETE = "delete"
+    SNOOZE = "snooze"
+    UNSNOOZE = "unsnooze"
+    PIN = "pin"
+    UNPIN = "unpin"
 
 
 LABELS: MappingProxyType[Action, StateLabel] = MappingProxyType(
@@ -29,6 +33,10 @@ LABELS: MappingProxyType[Action, StateLabel] = MappingProxyType(
         Action.ARCHIVE: "archived",
         Action.UNARCHIVE: "unarchived",
         Action.DELETE: "deleted",
+        Action.SNOOZE: "snoozed",
+        Action.UNSNOOZE: "unsnoozed",
+        Action.PIN: "pinned",
+        Action.UNPIN: "unpinned",
     }
 )
 """The word of the `state` frame that tells every device of it."""
@@ -43,6 +51,7 @@ class ItemFlags:
     archived_at: datetime | None = None
     snoozed_until: datetime | None = None
     deleted_at: datetime | None = None
+    pinned_at: datetime | None = None
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -52,8 +61,12 @@ class ItemFlags:
         return int(self.read_at is None), int(self.seen_at is None), 1
 
 
-def apply_action(action: Action, flags: ItemFlags, now: datetime) -> ItemFlags:
-    """The flags after the action; the very same object when it changes nothing. A removed item stays removed."""
+def apply_action(action: Action, flags: ItemFlags, now: datetime, *, until: datetime | None = None) -> ItemFlags:
+    """The flags after the action; the very same object when it changes nothing. A removed item stays removed.
+
+    Args:
+        until: When a snoozed item comes back. It comes back as new: unread and unseen.
+    """
     if flags.deleted_at is not None:
         return flags
     match action:
@@ -69,4 +82,19 @@ def apply_action(action: Action, flags: ItemFlags, now: datetime) -> ItemFlags:
             return replace(flags, archived_at=None)
         case Action.DELETE:
             return replace(flags, deleted_at=now)
+        case _:
+            return _apply_rest(action, flags, now, until)
+    return flags
+
+
+def _apply_rest(action: Action, flags: ItemFlags, now: datetime, until: datetime | None) -> ItemFlags:
+    match action:
+        case Action.SNOOZE if until is not None and flags.snoozed_until != until:
+            return replace(flags, snoozed_until=until)
+        case Action.UNSNOOZE if flags.snoozed_until is not None:
+            return replace(flags, snoozed_until=None, read_at=None, seen_at=None)
+        case Action.PIN if flags.pinned_at is None:
+            return replace(flags, pinned_at=now)
+        case Action.UNPIN if flags.pinned_at is not None:
+            return replace(flags, pinned_at=None)
     return flags

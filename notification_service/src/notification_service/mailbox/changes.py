@@ -39,8 +39,8 @@ from notification_service.mailbox.models import (
 )
 from notification_service.mailbox.paging import CHANGE_LIMIT, Head, Wanted, make_page
 from notification_service.notifications.kept import Counts
-from notification_service.notifications.models import notifications
-from notification_service.notifications.pages import Page
+from notification_service.notifications.models import notification_contents, notifications
+from notification_service.notifications.pages import UPDATED_LABEL, Page
 from notification_service.notifications.repository import to_notification
 
 _FLAGS = ("read_at", "seen_at", "archived_at", "deleted_at", "last_change")
@@ -57,8 +57,14 @@ async def read_changes(
     heads = await _read_heads(connection, wanted, live=live, now=now)
     changes = await _read_rows(connection, wanted, _select_changes)
     entries = await _read_rows(connection, wanted, _select_log)
-    new = {row.notification_id for rows in changes.values() for row in rows if row.part == "new"}
-    contents = await read_contents(connection, new | {row.notification_id for rows in entries.values() for row in rows})
+    shown = {
+        (row.notification_id, row.variant)
+        for rows in changes.values()
+        for row in rows
+        if row.part == "new" or row.last_change == UPDATED_LABEL
+    }
+    shown |= {(row.about or row.notification_id, None) for rows in entries.values() for row in rows}
+    contents = await read_contents(connection, shown)
     return {
         each.user_id: make_page(
             each,
@@ -72,13 +78,37 @@ async def read_changes(
     }
 
 
-async def read_contents(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
-    """What clients see of these notifications, by id; built once for all recipients."""
-    if not ids:
+async def read_contents(
+    connection: AsyncConnection, wanted: Collection[tuple[UUID, str | None]]
+) -> dict[tuple[UUID, str | None], dict[str, Any]]:
+    """What clients see of these notifications, by id and variant; built once for all recipients."""
+    if not wanted:
         return {}
-    asked = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids], "asked")
+    asked = make_rows(connection, {"id": Uuid()}, [(each,) for each in {each for each, _ in wanted}], "asked")
     rows = await connection.execute(select(notifications).join(asked, notifications.c.id == asked.c.id))
-    return {row.id: to_notification(row).content() for row in rows}
+    found = {row.id: to_notification(row).content() for row in rows}
+    variants = [(each, variant) for each, variant in wanted if variant is not None]
+    texts = await read_texts(connection, variants) if variants else {}
+    contents: dict[tuple[UUID, str | None], dict[str, Any]] = {}
+    for each, variant in wanted:
+        if each in found:
+            own = texts.get((each, variant or ""))
+            contents[each, variant] = {**found[each], "title": own[0], "body": own[1]} if own else found[each]
+    return contents
+
+
+async def read_texts(
+    connection: AsyncConnection, variants: Collection[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], tuple[str | None, str | None]]:
+    """Title and body of these variants."""
+    columns = notification_contents.c
+    asked = make_rows(connection, {"id": Uuid(), "variant": String()}, list(variants), "asked_texts")
+    rows = await connection.execute(
+        select(notification_contents).join(
+            asked, and_(columns.notification_id == asked.c.id, columns.variant == asked.c.variant)
+        )
+    )
+    return {(row.notification_id, row.variant): (row.title, row.body) for row in rows}
 
 
 async def _read_heads(
@@ -168,7 +198,14 @@ async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], quer
 def _select_changes(asked: _Asked) -> Sequence[Select[Any]]:
     # Four scans, each along an index and cut at its limit; `make_page` merges them. Arrivals are found by the primary
     # key, later changes by a small partial index.
-    item = [items.c.changed_seq, items.c.seq, items.c.notification_id, items.c.created_at, items.c.expires_at]
+    item = [
+        items.c.changed_seq,
+        items.c.seq,
+        items.c.notification_id,
+        items.c.created_at,
+        items.c.expires_at,
+        items.c.variant,
+    ]
     of_user = items.c.user_id == asked.user_id
     new = (
         select(literal("new").label("part"), *item, *_flags_of(items))
@@ -191,6 +228,7 @@ def _select_changes(asked: _Asked) -> Sequence[Select[Any]]:
             states.notification_id,
             _nothing(UtcDateTime(), "created_at"),
             _nothing(UtcDateTime(), "expires_at"),
+            _nothing(String(), "variant"),
             *_flags_of(broadcast_states),
         )
         .where(states.user_id == asked.user_id, states.changed_seq > asked.after_seq)
@@ -206,6 +244,7 @@ def _select_changes(asked: _Asked) -> Sequence[Select[Any]]:
             _nothing(Uuid(), "notification_id"),
             _nothing(UtcDateTime(), "created_at"),
             _nothing(UtcDateTime(), "expires_at"),
+            _nothing(String(), "variant"),
             marks.at.label("read_at"),
             *(_nothing(UtcDateTime(), name) for name in _FLAGS[1:-1]),
             marks.label.label("last_change"),
@@ -236,13 +275,15 @@ def _select_log(asked: _Asked) -> Sequence[Select[Any]]:
             broadcasts.c.notification_id,
             broadcasts.c.created_at,
             broadcasts.c.expires_at,
+            broadcasts.c.about,
+            broadcasts.c.label,
             *_flags_of(broadcast_states),
         )
         .select_from(broadcasts.outerjoin(broadcast_states, own_state))
         .where(
             broadcasts.c.tenant == asked.tenant,
             broadcasts.c.seq > asked.after_broadcast,
-            broadcasts.c.removed_at.is_(None),
+            broadcasts.c.removed_at.is_(None) | broadcasts.c.about.is_not(None),
         )
         .order_by(broadcasts.c.seq)
         .limit(asked.limit)

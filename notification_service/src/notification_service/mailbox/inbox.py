@@ -21,7 +21,7 @@ from notification_service.notifications.kept import Counts
 from notification_service.notifications.models import notifications
 
 State = Literal["unread", "read", "seen", "unseen", "archived", "snoozed"]
-_FLAGS: Final = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at")
+_FLAGS: Final = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at", "pinned_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ async def list_inbox(
     while (own_left or shared_left) and len(chosen) < limit:
         use_own = bool(own_left) and (not shared_left or own_left[-1].created_at >= shared_left[-1].created_at)
         chosen.append((own_left if use_own else shared_left).pop())
-    contents = await read_contents(connection, [row.notification_id for row in chosen])
-    page = [describe_item(row, contents[row.notification_id]) for row in chosen]
+    contents = await read_contents(connection, {(row.notification_id, row.variant) for row in chosen})
+    page = [describe_item(row, contents[row.notification_id, row.variant]) for row in chosen]
     if not own_left and not shared_left:
         return InboxPage(page, None)
     start = cursor or InboxCursor(_END, _END)
@@ -105,8 +105,8 @@ async def find_item(
     ):
         row = (await connection.execute(query)).first()
         if row is not None:
-            contents = await read_contents(connection, [notification_id])
-            return describe_item(row, contents[notification_id])
+            contents = await read_contents(connection, [(notification_id, row.variant)])
+            return describe_item(row, contents[notification_id, row.variant])
     return None
 
 
@@ -160,6 +160,7 @@ def describe_item(row: AnyRow, content: dict[str, Any]) -> dict[str, Any]:
         "seq": row.seq,
         "state": describe_flags(row),
         "snoozed_until": row.snoozed_until,
+        "pinned_at": row.pinned_at,
         **describe_flags(row),
     }
 
@@ -182,6 +183,7 @@ def _select_items(
             null().label("broadcast_seq"),
             items.c.notification_id,
             items.c.created_at,
+            items.c.variant,
             *(items.c[name] for name in _FLAGS),
         )
         .where(items.c.user_id == user_id, _is_there(items, items.c.expires_at, now))
@@ -215,6 +217,7 @@ def _select_broadcasts(
             broadcasts.c.seq.label("broadcast_seq"),
             broadcasts.c.notification_id,
             broadcasts.c.created_at,
+            cast(null(), String).label("variant"),
             *(broadcast_states.c[name] for name in _FLAGS),
         )
         .select_from(broadcasts.outerjoin(broadcast_states, own))

@@ -26,6 +26,7 @@ _ITEM_TYPES = {
     "notification_id": Uuid(),
     "created_at": UtcDateTime(),
     "expires_at": UtcDateTime(),
+    "variant": String(),
 }
 
 Addressed = tuple[Notification, Sequence[UUID]]
@@ -68,6 +69,7 @@ async def keep_items(
             each.notification.id,
             each.notification.created_at,
             each.notification.expires_at,
+            each.notification.variant,
         )
         for each in kept
     ]

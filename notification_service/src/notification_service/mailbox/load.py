@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -10,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.mailbox.changes import read_texts
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcasts, items, streams
@@ -32,6 +34,7 @@ async def load_kept_items(
                 select(
                     items.c.user_id,
                     items.c.seq,
+                    items.c.variant,
                     streams.c.queue_declared,
                     streams.c.queue_generation,
                     *COUNT_COLUMNS,
@@ -47,11 +50,13 @@ async def load_kept_items(
         if not rows:
             return
         after = rows[-1].user_id
+        variants = {(notification.id, row.variant) for row in rows if row.variant is not None}
+        texts = await read_texts(connection, variants) if variants else {}
         yield [
             KeptItem(
                 row.user_id,
                 row.seq,
-                notification,
+                _as_read(notification, row.variant, texts),
                 add_broadcasts(row, row.broadcast_floor or 0, lists[notification.tenant], now),
                 row.queue_declared,
                 row.queue_generation,
@@ -59,6 +64,15 @@ async def load_kept_items(
             for row in rows
             if row.queue_declared
         ]
+
+
+def _as_read(
+    notification: Notification,
+    variant: str | None,
+    texts: Mapping[tuple[UUID, str], tuple[str | None, str | None]],
+) -> Notification:
+    text = texts.get((notification.id, variant)) if variant is not None else None
+    return replace(notification, variant=variant, title=text[0], body=text[1]) if text else notification
 
 
 async def load_kept_broadcasts(

@@ -9,15 +9,21 @@ from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
-from notification_service.notifications.frames import encode_kept_item, encode_state
+from notification_service.notifications.frames import (
+    encode_kept_item,
+    encode_state,
+    encode_updated,
+    encode_withdrawn,
+)
 from notification_service.notifications.kept import Counts
-from notification_service.notifications.pages import Entry, FrameType, Page
+from notification_service.notifications.pages import UPDATED_LABEL, WITHDRAW_LABELS, Entry, FrameType, Page
 from shared_contracts.ws.frames import MAX_IDS
 
 CHANGE_LIMIT: Final = MAX_IDS + 1
 """Rows read of each kind of change. One action touches at most MAX_IDS items, so one whole action always fits."""
 
-Contents = Mapping[UUID, dict[str, Any]]
+Contents = Mapping[tuple[UUID, str | None], dict[str, Any]]
+"""By notification and variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,8 @@ def _stream_pieces(
         first, *others = rows
         if first.part == _NEW:
             yield _new_piece(first, counts, contents, now)
+        elif first.last_change in WITHDRAW_LABELS or first.last_change == UPDATED_LABEL:
+            yield _told_piece(first, number, counts, contents, now)
         else:
             yield _state_piece([first, *others], number, counts, now)
 
@@ -146,7 +154,7 @@ def _stream_pieces(
 def _new_piece(row: Any, counts: Counts, contents: Contents, now: datetime) -> _Piece:
     if _is_gone(row, now):
         return _Piece(row.seq, row.created_at, None)
-    body = encode_kept_item(contents[row.notification_id], seq=row.seq, flags=row, counts=counts)
+    body = encode_kept_item(contents[row.notification_id, row.variant], seq=row.seq, flags=row, counts=counts)
     return _Piece(row.seq, row.created_at, Entry(row.seq, is_broadcast=False, type=FrameType.NOTIFICATION, body=body))
 
 
@@ -169,10 +177,33 @@ def _state_piece(rows: Sequence[Any], number: int, counts: Counts, now: datetime
     return _Piece(number, moment, Entry(number, is_broadcast=False, type=FrameType.STATE, body=body))
 
 
+def _told_piece(row: Any, number: int, counts: Counts, contents: Contents, now: datetime) -> _Piece:
+    """What the sender, a newer item or time did to an item."""
+    if row.last_change == UPDATED_LABEL:
+        content = contents.get((row.notification_id, row.variant)) or {"id": str(row.notification_id)}
+        type_, body = FrameType.UPDATED, encode_updated(content, seq=number, counts=counts)
+    else:
+        type_ = FrameType.RECALLED
+        body = encode_withdrawn(row.notification_id, seq=number, counts=counts, reason=row.last_change)
+    return _Piece(number, row.deleted_at or now, Entry(number, is_broadcast=False, type=type_, body=body))
+
+
 def _log_pieces(log: Sequence[Any], contents: Contents, now: datetime) -> Iterator[_Piece]:
     for row in log:
+        if row.about is not None:
+            yield _told_log_piece(row, contents)
+            continue
         if _is_gone(row, now):
             yield _Piece(row.seq, row.created_at, None)
             continue
-        body = encode_kept_item(contents[row.notification_id], seq=None, flags=row, counts=None)
+        body = encode_kept_item(contents[row.notification_id, None], seq=None, flags=row, counts=None)
         yield _Piece(row.seq, row.created_at, Entry(row.seq, is_broadcast=True, type=FrameType.NOTIFICATION, body=body))
+
+
+def _told_log_piece(row: Any, contents: Contents) -> _Piece:
+    if row.label == UPDATED_LABEL:
+        content = contents.get((row.about, None)) or {"id": str(row.about)}
+        type_, body = FrameType.UPDATED, encode_updated(content, seq=None, counts=None)
+    else:
+        type_, body = FrameType.RECALLED, encode_withdrawn(row.about, seq=None, counts=None, reason=row.label)
+    return _Piece(row.seq, row.created_at, Entry(row.seq, is_broadcast=True, type=type_, body=body))

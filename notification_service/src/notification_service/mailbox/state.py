@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, Uuid, and_, func, insert, literal, or_, select, true, update
+from sqlalchemy import ColumnElement, String, Uuid, and_, case, delete, func, insert, literal, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
@@ -21,7 +21,7 @@ from notification_service.mailbox.models import broadcast_states, broadcasts, it
 from notification_service.notifications.frames import encode_state
 from notification_service.notifications.kept import Counts
 
-_FLAG_NAMES = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at")
+_FLAG_NAMES = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at", "pinned_at")
 _FLAG_TYPES = dict.fromkeys(_FLAG_NAMES, UtcDateTime())
 
 
@@ -54,6 +54,7 @@ async def change_state(
     ids: Sequence[UUID] | None,
     live: LiveBroadcasts,
     now: datetime,
+    until: datetime | None = None,
 ) -> StateChange:
     """Apply an action to some of a user's items, or to all (`ids` None). Ids that are not the user's are passed over.
 
@@ -68,10 +69,10 @@ async def change_state(
         floor = stream.broadcast_floor
     seq = stream.top_seq + 1
     if ids is None:
-        changed = await _change_all(connection, user_id, tenant, action, floor=floor, seq=seq, now=now)
+        changed = await _change_all(connection, user_id, tenant, action, floor=floor, seq=seq, now=now, until=until)
         changed_ids = None
     else:
-        changed_ids = await _change_some(connection, user_id, tenant, action, ids, seq=seq, now=now)
+        changed_ids = await _change_some(connection, user_id, tenant, action, ids, seq=seq, now=now, until=until)
         changed = len(changed_ids)
     if changed:
         await connection.execute(update(streams).where(streams.c.user_id == user_id).values(top_seq=seq))
@@ -105,6 +106,7 @@ async def _change_some(
     *,
     seq: int,
     now: datetime,
+    until: datetime | None,
 ) -> list[UUID]:
     own = await _find_items(connection, user_id, ids)
     left = [each for each in dict.fromkeys(ids) if each not in own]
@@ -114,14 +116,14 @@ async def _change_some(
     changed_items, changed_states = [], []
     for row in own.values():
         before = ItemFlags(*(row._mapping[name] for name in _FLAG_NAMES))  # noqa: SLF001 - SQLAlchemy's public name
-        after = apply_action(action, before, now)
+        after = apply_action(action, before, now, until=until)
         if after is not before:
             changed_items.append((row.seq, *astuple(after)))
             deltas = [delta + new - old for delta, new, old in zip(deltas, after.counts, before.counts, strict=True)]
     broadcast_deltas = [0, 0, 0]
     for notification_id, row in shared.items():
         before = ItemFlags(*(row._mapping[name] for name in _FLAG_NAMES))  # noqa: SLF001
-        after = apply_action(action, before, now)
+        after = apply_action(action, before, now, until=until)
         if after is not before:
             changed_states.append((notification_id, row.broadcast_seq, *astuple(after)))
             pairs = zip(broadcast_deltas, after.counts, before.counts, strict=True)
@@ -214,20 +216,21 @@ async def _change_all(
     floor: int,
     seq: int,
     now: datetime,
+    until: datetime | None,
 ) -> int:
     # The items keep their `changed_seq`: one mark stands for all of them, and a device that was away gets one frame.
     touched = await connection.execute(
         update(items)
         .where(items.c.user_id == user_id, *_conditions(action, items))
-        .values(**_assignments(action, items, now))
+        .values(**_assignments(action, items, now, until))
     )
     changed = touched.rowcount
-    if action is not Action.UNREAD and action is not Action.UNARCHIVE:
+    if action not in (Action.UNREAD, Action.UNARCHIVE, Action.UNSNOOZE, Action.UNPIN):
         await _insert_missing_states(connection, user_id, tenant, floor=floor)
     touched = await connection.execute(
         update(broadcast_states)
         .where(broadcast_states.c.user_id == user_id, *_conditions(action, broadcast_states))
-        .values(**_assignments(action, broadcast_states, now))
+        .values(**_assignments(action, broadcast_states, now, until))
     )
     changed += touched.rowcount
     if changed:
@@ -264,10 +267,18 @@ def _conditions(action: Action, table: Any) -> list[ColumnElement[bool]]:
             return [*visible, columns.seen_at.is_(None)]
         case Action.UNARCHIVE:
             return [columns.deleted_at.is_(None), columns.archived_at.is_not(None)]
+        case Action.UNSNOOZE:
+            return [columns.deleted_at.is_(None), columns.snoozed_until.is_not(None)]
+        case Action.PIN:
+            return [*visible, columns.pinned_at.is_(None)]
+        case Action.UNPIN:
+            return [columns.deleted_at.is_(None), columns.pinned_at.is_not(None)]
     return visible
 
 
-def _assignments(action: Action, table: Any, now: datetime) -> dict[str, Any]:
+def _assignments(  # noqa: C901 - one line for each action
+    action: Action, table: Any, now: datetime, until: datetime | None
+) -> dict[str, Any]:
     match action:
         case Action.READ:
             return {"read_at": now, "seen_at": func.coalesce(table.c.seen_at, literal(now, UtcDateTime()))}
@@ -281,6 +292,14 @@ def _assignments(action: Action, table: Any, now: datetime) -> dict[str, Any]:
             return {"archived_at": None}
         case Action.DELETE:
             return {"deleted_at": now}
+        case Action.SNOOZE:
+            return {"snoozed_until": until}
+        case Action.UNSNOOZE:
+            return {"snoozed_until": None, "read_at": None, "seen_at": None}
+        case Action.PIN:
+            return {"pinned_at": now}
+        case Action.UNPIN:
+            return {"pinned_at": None}
 
 
 def _is_hidden(columns: Any) -> ColumnElement[bool]:
@@ -317,3 +336,30 @@ async def _count_again(connection: AsyncConnection, user_id: UUID, tenant: str) 
     await connection.execute(
         update(streams).where(streams.c.user_id == user_id).values(**dict(zip(names, (*own, *shared), strict=True)))
     )
+
+
+async def forget_broadcasts(connection: AsyncConnection, ids: Collection[UUID]) -> None:
+    """Take what users did with broadcasts that are gone out of their counts of the live ones, and forget it."""
+    states = broadcast_states.c
+    hidden = _is_hidden(states)
+    sums = (
+        select(
+            states.user_id,
+            func.sum(case((or_(states.read_at.is_not(None), hidden), 1), else_=0)).label("read"),
+            func.sum(case((or_(states.seen_at.is_not(None), hidden), 1), else_=0)).label("seen"),
+            func.sum(case((hidden, 1), else_=0)).label("removed"),
+        )
+        .where(states.notification_id.in_(ids))
+        .group_by(states.user_id)
+        .subquery()
+    )
+    await connection.execute(
+        update(streams)
+        .where(streams.c.user_id == sums.c.user_id)
+        .values(
+            broadcasts_read=streams.c.broadcasts_read - sums.c.read,
+            broadcasts_seen=streams.c.broadcasts_seen - sums.c.seen,
+            broadcasts_removed=streams.c.broadcasts_removed - sums.c.removed,
+        )
+    )
+    await connection.execute(delete(broadcast_states).where(states.notification_id.in_(ids)))

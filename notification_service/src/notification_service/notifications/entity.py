@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
 from notification_service.clock import format_time
 from shared_contracts.requests import DEFAULT_EVENT_TYPE, Channel, Kind, NotificationRequest, Priority, Recipients
+
+RENDERED_TITLE: Final = 1
+RENDERED_BODY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,27 @@ class Notification:
     deliver_at: datetime | None
     sender: Sender
     request_hash: str = field(repr=False)
+    version: int = 1
+    # Which of its texts this is (`notification_contents`); None: its own.
+    variant: str | None = None
+    # Which of title and body came from a template: 1, 2, or both.
+    rendered: int = 0
 
     @property
     def group_id(self) -> UUID | None:
         """The group, when exactly one was addressed."""
         groups = self.recipients.groups
         return groups[0] if self.kind is Kind.GROUP and len(groups) == 1 else None
+
+    @property
+    def asked_title(self) -> str | None:
+        """The title, if the request gave it."""
+        return None if self.rendered & RENDERED_TITLE else self.title
+
+    @property
+    def asked_body(self) -> str | None:
+        """The body, if the request gave it."""
+        return None if self.rendered & RENDERED_BODY else self.body
 
     @property
     def is_broadcast(self) -> bool:
@@ -116,7 +134,7 @@ def make_notification(
         tenant=request.tenant,
         kind=kind,
         event_type=request.event_type or DEFAULT_EVENT_TYPE,
-        title=request.title or defaults.title,
+        title=request.title,
         body=request.body,
         data=request.data,
         actions=[action.model_dump(mode="json") for action in request.actions],
@@ -137,9 +155,8 @@ def make_notification(
 
 @dataclass(frozen=True, slots=True)
 class EventTypeDefaults:
-    """What an event type fills in where the request is silent."""
+    """What an event type fills in where the request is silent; its templates fill in title and body later."""
 
-    title: str | None = None
     category: str | None = None
     channels: tuple[Channel, ...] | None = None
     priority: Priority = Priority.NORMAL

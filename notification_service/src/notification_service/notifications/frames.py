@@ -83,6 +83,25 @@ def encode_state(
     return orjson.dumps(frame)
 
 
+def encode_withdrawn(notification_id: UUID, *, seq: int | None, counts: Counts | None, reason: str) -> bytes:
+    """A `recalled` frame's body; `reason` says whether the sender, a newer item or time took it away."""
+    frame: dict[str, Any] = {"id": str(notification_id), "reason": reason}
+    return orjson.dumps(_with_numbers(frame, seq, counts))
+
+
+def encode_updated(content: dict[str, Any], *, seq: int | None, counts: Counts | None) -> bytes:
+    """An `updated` frame's body: everything clients see of the notification, as it is now."""
+    return orjson.dumps(_with_numbers(dict(content), seq, counts))
+
+
+def _with_numbers(frame: dict[str, Any], seq: int | None, counts: Counts | None) -> dict[str, Any]:
+    if seq is not None:
+        frame["seq"] = seq
+    if counts is not None:
+        frame["counts"] = {"unread": counts.unread, "unseen": counts.unseen}
+    return frame
+
+
 def describe_flags(flags: Flags | None) -> dict[str, str | None]:
     """The `state` object of an item."""
     if flags is None:

@@ -39,6 +39,8 @@ notifications = Table(
     Column("recipients_count", Integer),
     Column("problems", Json),
     Column("version", Integer, nullable=False, server_default="1"),
+    # Which of title and body came from a template: 1, 2, or both. Other channels have templates of their own.
+    Column("rendered", Integer, nullable=False, server_default="0"),
     Column("updated_at", UtcDateTime),
     Column("recalled_at", UtcDateTime),
     Index("ix_notifications_tenant_created_at", "tenant", "created_at"),

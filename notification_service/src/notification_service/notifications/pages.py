@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from notification_service.notifications.kept import Counts
@@ -88,4 +88,10 @@ class StreamInfo:
     cursor: Cursor | None
 
 
-StateLabel = Literal["read", "unread", "seen", "archived", "unarchived", "deleted"]
+StateLabel = Literal[
+    "read", "unread", "seen", "archived", "unarchived", "deleted", "snoozed", "unsnoozed", "pinned", "unpinned"
+]
+WithdrawLabel = Literal["recalled", "collapsed", "expired"]
+UPDATED_LABEL: Final = "updated"
+WITHDRAW_LABELS: Final[tuple[WithdrawLabel, ...]] = ("recalled", "collapsed", "expired")
+"""Words of changes that the sender, a newer item or time made: each takes the item out of the inbox."""

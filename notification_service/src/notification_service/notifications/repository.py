@@ -18,7 +18,8 @@ from notification_service.notifications.entity import Notification, Sender
 from notification_service.notifications.models import notifications
 from shared_contracts.requests import Channel, Kind, Priority, Recipients
 
-_TYPES: RowTypes = {column.name: column.type for column in notifications.columns}
+_LATER = ("version", "updated_at", "recalled_at")
+_TYPES: RowTypes = {column.name: column.type for column in notifications.columns if column.name not in _LATER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,10 @@ async def upsert_routed(
     new = insertion.excluded
     statement = insertion.on_conflict_do_update(
         index_elements=[notifications.c.id],
-        set_={name: new[name] for name in ("routed_at", "relay_after", "recipients_count", "problems")},
+        set_={
+            name: new[name]
+            for name in ("routed_at", "relay_after", "recipients_count", "problems", "title", "body", "rendered")
+        },
         where=notifications.c.routed_at.is_(None),
     ).returning(notifications.c.id)
     return set((await connection.execute(statement)).scalars())
@@ -155,6 +159,8 @@ def to_notification(row: AnyRow) -> Notification:
         deliver_at=row.deliver_at,
         sender=Sender(row.sender_id, row.sender_name),
         request_hash=row.request_hash,
+        version=row.version,
+        rendered=row.rendered,
     )
 
 
@@ -189,5 +195,6 @@ def _record(
         "relay_after": relay_after,
         "recipients_count": outcome.recipients_count if outcome else None,
         "problems": (outcome.problems or None) if outcome else None,
+        "rendered": each.rendered,
     }
     return tuple(values[name] for name in _TYPES)

@@ -234,6 +234,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("snoozed_until IS NOT NULL"),
         sqlite_where=sa.text("snoozed_until IS NOT NULL"),
     )
+    op.add_column("notifications", sa.Column("rendered", sa.Integer(), server_default="0", nullable=False))
     op.add_column("notifications", sa.Column("version", sa.Integer(), server_default="1", nullable=False))
     op.add_column("notifications", sa.Column("updated_at", UtcDateTime(), nullable=True))
     op.add_column("notifications", sa.Column("recalled_at", UtcDateTime(), nullable=True))
@@ -291,6 +292,7 @@ def downgrade() -> None:
     op.drop_column("notifications", "recalled_at")
     op.drop_column("notifications", "updated_at")
     op.drop_column("notifications", "version")
+    op.drop_column("notifications", "rendered")
     op.drop_index(
         "ix_mailbox_items_snoozed_until",
         table_name="mailbox_items",

@@ -1,0 +1,231 @@
+"""Decide and keep: from notifications and their recipients to mailbox items, deliveries, digests and escalations, in
+the transaction of the caller and in a number of statements that does not grow with the recipients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service import metrics
+from notification_service.channels.keep import keep_deliveries
+from notification_service.channels.planned import KeptDelivery, PlannedDelivery, Reach
+from notification_service.clock import Clock
+from notification_service.digests.collect import Addition, add_to_digests
+from notification_service.digests.escalation_rows import Waiting, begin_escalations
+from notification_service.event_types.catalog import TenantCatalog
+from notification_service.event_types.entity import EventType
+from notification_service.event_types.throttling import count_throttled
+from notification_service.identity.directory import Person
+from notification_service.mailbox.keep import keep_items
+from notification_service.mailbox.live_broadcasts import LiveBroadcasts
+from notification_service.mailbox.withdraw import StreamFrame, find_replaced, mark_items
+from notification_service.notifications.decisions import insert_contents, keep_decisions
+from notification_service.notifications.entity import Notification
+from notification_service.notifications.kept import KeptItem
+from notification_service.preferences.repository import Defaults, DefaultsStore, find_documents, make_layers
+from notification_service.routing.content import Renderer, RenderProblem, make_contents
+from notification_service.routing.decide import Decided, Recipient, decide
+from notification_service.templates.store import TemplateStore
+from shared_contracts.delivery_state import DeliveryState
+from shared_contracts.requests import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """One notification and some of the people it is for, each once."""
+
+    notification: Notification
+    type: EventType
+    people: Sequence[Person]
+    # Records of the pieces before; None: these are all recipients.
+    records: Sequence[list[dict[str, Any]]] | None = None
+
+
+@dataclass(slots=True)
+class Routed:
+    """What one transaction decided and kept.
+
+    Attributes:
+        bases: The notifications with their own title and body, by id.
+        kept: New items, to be published.
+        frames: What became of older items, to be published before.
+        deliveries: To be published to the channels' queues.
+        problems: Texts that could not be rendered, by notification.
+    """
+
+    bases: dict[UUID, Notification] = field(default_factory=dict)
+    kept: list[KeptItem] = field(default_factory=list)
+    frames: list[StreamFrame] = field(default_factory=list)
+    deliveries: list[KeptDelivery] = field(default_factory=list)
+    problems: dict[UUID, list[RenderProblem]] = field(default_factory=dict)
+
+
+class Deciding:
+    """See the module; one object per process, for what it remembers."""
+
+    def __init__(
+        self,
+        *,
+        templates: TemplateStore,
+        defaults: DefaultsStore,
+        live: LiveBroadcasts,
+        reach: Callable[[], Reach],
+        clock: Clock,
+    ) -> None:
+        self._templates = templates
+        self._defaults = defaults
+        self._live = live
+        self._reach = reach
+        self._clock = clock
+
+    async def route(
+        self,
+        connection: AsyncConnection,
+        addressed: Sequence[Addressed],
+        catalogs: Mapping[str, TenantCatalog],
+        now: datetime,
+    ) -> Routed:
+        """Decide for everybody and keep it.
+
+        Args:
+            connection: In a write transaction; nothing is published before it commits.
+            addressed: In the order the notifications came.
+            catalogs: Of every tenant concerned.
+        """
+        routed = Routed()
+        documents = await find_documents(connection, {person.id for each in addressed for person in each.people})
+        tenants = {each.notification.tenant for each in addressed}
+        defaults = {
+            tenant: await self._defaults.load(connection, tenant, catalogs[tenant].version) for tenant in tenants
+        }
+        excess = await count_throttled(
+            connection,
+            [(each.type, person.id) for each in addressed if each.type.throttle is not None for person in each.people],
+            now=now,
+        )
+        items: list[tuple[Notification, list[UUID]]] = []
+        planned: list[PlannedDelivery] = []
+        additions: list[Addition] = []
+        waiting: list[Waiting] = []
+        decisions = []
+        for each in _last_first(addressed) if excess else addressed:
+            recipients = _make_recipients(each, documents, defaults[each.notification.tenant])
+            throttled = _take_excess(each, excess)
+            decided = decide(
+                each.notification, each.type, recipients, throttled=throttled, now=now, records=each.records
+            )
+            renderer = await self._make_renderer(connection, catalogs[each.notification.tenant])
+            is_whole = each.records is None
+            contents = make_contents(each.notification, each.type, decided.in_app, renderer, is_whole=is_whole)
+            routed.bases[each.notification.id] = contents.base
+            if contents.problems:
+                routed.problems[each.notification.id] = contents.problems
+            items += contents.groups
+            _plan(each, decided, planned, additions, waiting)
+            decisions.append((each.notification.id, decided.records, decided.record_of))
+        if excess:
+            items.sort(key=_order_of(addressed))
+        await insert_contents(connection, [shown for shown, _ in items])
+        replaced = await find_replaced(connection, items)
+        routed.frames = await mark_items(connection, replaced, "collapsed", live=self._live, now=now)
+        routed.kept = await keep_items(connection, items, live=self._live, now=now)
+        routed.deliveries = await keep_deliveries(connection, planned, now, reach=self._reach()) if planned else []
+        await add_to_digests(connection, additions, now=now)
+        await begin_escalations(connection, waiting)
+        await keep_decisions(connection, decisions)
+        return routed
+
+    async def find_recipients(
+        self, connection: AsyncConnection, people: Sequence[Person], catalog: TenantCatalog
+    ) -> dict[UUID, Recipient]:
+        """People of one tenant with the preferences that count for them now."""
+        documents = await find_documents(connection, {person.id for person in people})
+        defaults = await self._defaults.load(connection, catalog.tenant, catalog.version)
+        return {
+            person.id: Recipient(person, make_layers(documents.get(person.id), defaults.layers_for(person.roles)))
+            for person in people
+        }
+
+    async def make_broadcast_renderer(self, connection: AsyncConnection, catalog: TenantCatalog) -> Renderer:
+        """What a broadcast's text is rendered with."""
+        return await self._make_renderer(connection, catalog)
+
+    async def _make_renderer(self, connection: AsyncConnection, catalog: TenantCatalog) -> Renderer:
+        return Renderer(
+            await self._templates.load(connection, catalog),
+            catalog.settings,
+            self._clock.monotonic,
+            metrics.template_fallbacks.labels(str(Channel.IN_APP)).inc,
+        )
+
+
+def _make_recipients(each: Addressed, documents: Mapping[UUID, dict[str, Any]], defaults: Defaults) -> list[Recipient]:
+    below: dict[tuple[str, ...], Any] = {}
+    recipients = []
+    for person in each.people:
+        layers = below.get(person.roles)
+        if layers is None:
+            layers = below[person.roles] = defaults.layers_for(person.roles)
+        recipients.append(Recipient(person, make_layers(documents.get(person.id), layers)))
+    return recipients
+
+
+def _take_excess(each: Addressed, excess: dict[tuple[EventType, UUID], int]) -> set[UUID]:
+    """Whose notification this is is one too many; the last of a batch are, so this is asked from the last on."""
+    found = set()
+    for person in each.people if each.type.throttle is not None else ():
+        left = excess.get((each.type, person.id), 0)
+        if left > 0:
+            excess[each.type, person.id] = left - 1
+            found.add(person.id)
+    return found
+
+
+def _last_first(addressed: Sequence[Addressed]) -> list[Addressed]:
+    return list(reversed(addressed))
+
+
+def _order_of(addressed: Sequence[Addressed]) -> Any:
+    places = {each.notification.id: place for place, each in enumerate(addressed)}
+    return lambda item: places[item[0].id]
+
+
+def _plan(
+    each: Addressed,
+    decided: Decided,
+    planned: list[PlannedDelivery],
+    additions: list[Addition],
+    waiting: list[Waiting],
+) -> None:
+    notification = each.notification
+    planned += [
+        PlannedDelivery(
+            notification_id=notification.id,
+            user_id=delivery.user_id,
+            tenant=notification.tenant,
+            channel=str(delivery.channel),
+            status=DeliveryState.SUPPRESSED if delivery.reason else DeliveryState.PENDING,
+            reason=delivery.reason,
+        )
+        for delivery in decided.outgoing
+    ]
+    additions += [
+        Addition(
+            tenant=notification.tenant,
+            user_id=found.user_id,
+            channel=str(found.channel),
+            key=found.key,
+            due_at=found.due_at,
+            notification_id=notification.id,
+        )
+        for found in decided.collected
+    ]
+    if decided.escalating:
+        first = notification.created_at + timedelta(seconds=each.type.steps[0]["after_seconds"])
+        waiting += [(notification.id, user_id, 0, first) for user_id in decided.escalating]

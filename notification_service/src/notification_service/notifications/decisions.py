@@ -1,0 +1,97 @@
+"""What routing decided, kept for the trace: each different outcome of a notification once, and who has which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, String, Text, Uuid, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from notification_service.db.base import Json
+from notification_service.db.dialects import insert_into
+from notification_service.db.rows import RowTypes, make_rows
+from notification_service.notifications.entity import Notification
+from notification_service.notifications.models import decision_records, decision_users, notification_contents
+
+Record = list[dict[str, Any]]
+
+
+async def keep_decisions(
+    connection: AsyncConnection, decided: Sequence[tuple[UUID, Sequence[Record], Mapping[UUID, int]]]
+) -> None:
+    """Store records by notification, and the numbers of users whose record is not the first. Two statements at most.
+
+    A notification that is decided in pieces adds its records behind those it has; see `read_records`.
+    """
+    records = [
+        (notification_id, number, record)
+        for notification_id, found, _ in decided
+        for number, record in enumerate(found)
+    ]
+    if records:
+        rows = make_rows(
+            connection, {"notification_id": Uuid(), "number": Integer(), "channels": Json}, records, "records"
+        )
+        await connection.execute(
+            insert_into(connection, decision_records)
+            .from_select(["notification_id", "number", "channels"], select(*rows.c).where(true()))
+            .on_conflict_do_nothing()
+        )
+    users = [
+        (notification_id, user_id, number)
+        for notification_id, _, numbers in decided
+        for user_id, number in numbers.items()
+    ]
+    if users:
+        rows = make_rows(
+            connection, {"notification_id": Uuid(), "user_id": Uuid(), "number": Integer()}, users, "users"
+        )
+        await connection.execute(
+            insert_into(connection, decision_users)
+            .from_select(["notification_id", "user_id", "number"], select(*rows.c).where(true()))
+            .on_conflict_do_nothing()
+        )
+
+
+async def read_records(connection: AsyncConnection, notification_id: UUID) -> list[Record]:
+    """All records of a notification, by number."""
+    rows = await connection.execute(
+        select(decision_records.c.channels)
+        .where(decision_records.c.notification_id == notification_id)
+        .order_by(decision_records.c.number)
+    )
+    return list(rows.scalars())
+
+
+async def find_record(connection: AsyncConnection, notification_id: UUID, user_id: UUID) -> Record | None:
+    """What was decided for one user; None: nothing but the ordinary."""
+    columns = decision_users.c
+    number = (
+        await connection.execute(
+            select(columns.number).where(columns.notification_id == notification_id, columns.user_id == user_id)
+        )
+    ).scalar_one_or_none()
+    found = await connection.execute(
+        select(decision_records.c.channels).where(
+            decision_records.c.notification_id == notification_id, decision_records.c.number == (number or 0)
+        )
+    )
+    record: Record | None = found.scalar_one_or_none()
+    return record
+
+
+async def insert_contents(connection: AsyncConnection, shown: Sequence[Notification]) -> None:
+    """Store the texts of variants, each once."""
+    unique = {(each.id, each.variant): each for each in shown if each.variant is not None}
+    if not unique:
+        return
+    types: RowTypes = {"notification_id": Uuid(), "variant": String(), "title": Text(), "body": Text()}
+    records = [(each.id, each.variant, each.title, each.body) for each in unique.values()]
+    rows = make_rows(connection, types, records, "texts")
+    await connection.execute(
+        insert_into(connection, notification_contents)
+        .from_select(list(types), select(*rows.c).where(true()))
+        .on_conflict_do_nothing()
+    )
