@@ -58,7 +58,7 @@ _MAX_IDS: Final = 100
 
 Event = IdentityEvent | UnknownEvent
 OnErased = Callable[[AsyncConnection, UUID, str], Awaitable[None]]
-"""Is told, in the transaction that takes them out of the mirror, who was erased, and of which tenant."""
+"""Is told who was erased, and of which tenant, in the transaction that takes them out of the mirror, and before."""
 
 Follower = Callable[[Sequence[Event]], Awaitable[None]]
 """Is told of events after they were applied, and again if the process dies before it is done."""
@@ -150,9 +150,9 @@ class Mirror:
             async with self._database.write() as connection:
                 await _lock_revision(connection)
                 for event in events:
-                    await _apply(connection, event)
                     if isinstance(event, UserDeletedEvent):
                         await self._on_erased(connection, event.data.id, event.tenant)
+                    await _apply(connection, event)
                 await _write_revision(connection, events[-1].revision)
         # All that arrived: what is known by its revision may be known from before a crash, and nobody told yet.
         return self._tell(arrived)

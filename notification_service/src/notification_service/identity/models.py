@@ -48,3 +48,13 @@ progress = Table(
     Column("name", String(32), primary_key=True),
     Column("revision", BigNumber, nullable=False),
 )
+
+audit_outbox = Table(
+    "audit_outbox",
+    metadata,
+    # Lines of the audit log that the auth service does not have yet.
+    Column("id", Uuid, primary_key=True),
+    Column("event", Json, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_audit_outbox_created_at", "created_at", "id"),
+)

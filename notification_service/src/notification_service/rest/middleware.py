@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from notification_service import failpoints
 from notification_service.clock import Clock
 from notification_service.errors import TooLarge
+from notification_service.identity import audit
 from notification_service.rest.problems import answer_fault
 from shared_contracts.headers import CORRELATION_ID, correlation_id_from
 
@@ -65,6 +66,9 @@ class RequestFrame:
             if message["type"] == "http.response.body" and scope["method"] == "POST":
                 failpoints.reach("after_answer")
 
+        client = scope.get("client")
+        user_agent = Headers(scope=scope).get("user-agent")
+        audit.request_origin.set(audit.make_origin(client[0] if client else None, user_agent, correlation_id))
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:
                 await self._app(scope, receive, send_with_headers)
