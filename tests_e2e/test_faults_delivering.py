@@ -14,6 +14,7 @@ from harness.broker import Backend, queue_counts
 from harness.ledger import run_ledger
 from harness.metrics import are_consumers_alive
 from harness.people import Person, Rest
+from harness.rounds import rounds
 from harness.sockets import Socket, connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
@@ -70,8 +71,10 @@ async def kill_over_and_over(
 async def test_a_gateway_killed_between_the_send_and_the_broker_loses_nothing(
     stack: Stack, rest: Rest, backend: Backend
 ) -> None:
-    outcomes = await kill_over_and_over(stack, rest, backend, "after_ws_send_before_client_ack", kills=50)
-    assert len(outcomes) == 50
+    outcomes = await kill_over_and_over(
+        stack, rest, backend, "after_ws_send_before_client_ack", kills=rounds(stack, 50)
+    )
+    assert len(outcomes) == rounds(stack, 50)
     for sent, received in outcomes:
         assert received.keys() == {sent}
         assert received[sent] <= 2

@@ -14,6 +14,7 @@ from harness.broker import Backend
 from harness.ledger import run_ledger
 from harness.metrics import are_consumers_alive, read_metric
 from harness.people import Rest
+from harness.rounds import rounds
 from harness.sockets import connected
 from harness.stack import Stack
 from harness.waiting import eventually
@@ -29,7 +30,7 @@ def request_to(user_id: str, title: str) -> dict[str, object]:
 @pytest.mark.req("H01")
 @pytest.mark.timeout(300)
 async def test_an_api_killed_after_its_answer_loses_nothing(stack: Stack, rest: Rest) -> None:
-    kills, side_by_side = 50, 5
+    kills, side_by_side = rounds(stack, 50), 5
     (person,) = await rest.make_people(1)
     token = await rest.shop_token()
     names = stack.add("api", side_by_side, {FAIL_POINT: "after_answer"})
@@ -141,7 +142,9 @@ async def test_connections_closed_every_5_s_for_2_minutes(stack: Stack, rest: Re
     def fault() -> None:
         stack.node.ctl("close_all_connections", "the test closes connections")
 
-    ledger = await run_ledger(stack, people, fault, messages=2_000, rounds=24, pause_s=0.22, between_s=(5, 5))
+    ledger = await run_ledger(
+        stack, people, fault, messages=2_000, rounds=rounds(stack, 24), pause_s=0.22, between_s=(5, 5)
+    )
     assert len(ledger.acknowledged) == 2_000
 
     async def alive() -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from harness.ledger import run_ledger
 from harness.people import Rest
+from harness.rounds import rounds
 from harness.stack import Stack
 
 MESSAGES = 2_000
@@ -25,7 +26,7 @@ async def test_gateways_killed(stack: Stack, rest: Rest) -> None:
         stack.kill(name)
         stack.start(name)
 
-    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=10, pause_s=0.06)
+    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=rounds(stack, 10), pause_s=0.06)
     assert len(ledger.acknowledged) == MESSAGES
 
 
@@ -38,7 +39,7 @@ async def test_workers_killed(stack: Stack, rest: Rest) -> None:
         stack.kill(name)
         stack.start(name)
 
-    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=10, pause_s=0.06)
+    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=rounds(stack, 10), pause_s=0.06)
     assert len(ledger.acknowledged) == MESSAGES
 
 
@@ -50,5 +51,5 @@ async def test_broker_killed(stack: Stack, rest: Rest) -> None:
         stack.node.kill()
         stack.node.start()
 
-    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=20, pause_s=0.25)
+    ledger = await run_ledger(stack, people, fault, messages=MESSAGES, rounds=rounds(stack, 20), pause_s=0.25)
     assert len(ledger.acknowledged) == MESSAGES
