@@ -1,0 +1,246 @@
+"""What the load can be asked to do: hold sockets, publish, and say when everything has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.load import amqp, websocket
+from benchmarks.people import Person
+
+_TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. "
+_BODY = _TEXT[:110].encode()
+_ARRIVAL_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One stretch of publishing.
+
+    Attributes:
+        sent, received: Messages published, and frames received for them.
+        elapsed_s: From the first publish to the last receipt.
+        latency_ms: Percentiles of the time from publish (from when it was due, at a steady rate) to receipt, by name.
+    """
+
+    sent: int
+    received: int
+    elapsed_s: float
+    latency_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Connected:
+    """Sockets that were opened together.
+
+    Attributes:
+        failed: Those that the server did not take.
+        elapsed_s: Until the last one had caught up.
+        caught_up_ms: Percentiles of the time from the start to each one's `synced`.
+    """
+
+    opened: int
+    failed: int
+    elapsed_s: float
+    received: int
+    caught_up_ms: dict[str, float]
+
+
+class Agent:
+    """See the module; one per load process."""
+
+    def __init__(self, gateway_url: str, amqp_url: str) -> None:
+        self._gateway_url = gateway_url
+        self._amqp_url = amqp_url
+        self._publisher: amqp.Publisher | None = None
+        self._sockets: list[websocket.Socket] = []
+        self._user_ids: list[str] = []
+        self._received = 0
+        self._latencies_ns: list[int] = []
+        self._wanted = 0
+        self._arrived = asyncio.Event()
+
+    # --- sockets --------------------------------------------------------------------------------------------------
+
+    async def open(self, people: Sequence[Person], *, ack_every: int, at_once: int, wanted: int = 0) -> Connected:
+        """Connect everybody, `at_once` at a time; answers once all are caught up.
+
+        Args:
+            wanted: Notifications that wait for each; the answer comes when all of them are here.
+        """
+        room = asyncio.Semaphore(at_once)
+        first = len(self._sockets)
+        self._begin(wanted * len(people))
+
+        async def open_one(person: Person) -> None:
+            async with room:
+                device = person.id[-12:]
+                self._sockets.append(
+                    await websocket.connect(
+                        self._gateway_url,
+                        person.token,
+                        device_id=device,
+                        ack_every=ack_every,
+                        on_notification=self._on_notification,
+                    )
+                )
+
+        started = asyncio.get_running_loop().time()
+        outcomes = await asyncio.gather(*(open_one(person) for person in people), return_exceptions=True)
+        failed = [outcome for outcome in outcomes if outcome is not None]
+        await self._wait_for_arrivals()
+        elapsed = asyncio.get_running_loop().time() - started
+        self._user_ids += [person.id for person in people]
+        took = [(socket.synced_at or started) - started for socket in self._sockets[first:]]
+        return Connected(
+            len(people) - len(failed), len(failed), elapsed, self._received, _percentiles([each * 1e9 for each in took])
+        )
+
+    async def close_all(self) -> None:
+        """Disconnect everybody."""
+        for socket in self._sockets:
+            socket.close()
+        self._sockets.clear()
+        self._user_ids.clear()
+        await asyncio.sleep(0.1)
+
+    async def count_open(self) -> int:
+        """Sockets that are still connected."""
+        return sum(socket.closed is None for socket in self._sockets)
+
+    # --- publishing -----------------------------------------------------------------------------------------------
+
+    async def publish_all(self, bodies: Sequence[bytes]) -> None:
+        """Publish request bodies to `private`; returns when all are confirmed."""
+        publisher = await self._connect()
+        for body in bodies:
+            publisher.publish("notifications.direct", "private", body)
+        while publisher.unconfirmed:  # noqa: ASYNC110 - an event would cost the fast path more than it is worth here
+            await asyncio.sleep(0.01)
+
+    async def flow_private(self, *, in_flight: int, seconds: float) -> Flow:
+        """Publish private messages to connected users, always `in_flight` on their way, for so long."""
+        publisher = await self._connect()
+        chosen = random.Random(1)
+        self._begin()
+        started = time.monotonic()
+        sent = 0
+        while time.monotonic() < started + seconds:
+            for _ in range(in_flight - (sent - self._received)):
+                publisher.publish(*_private(chosen.choice(self._user_ids), time.monotonic_ns()))
+                sent += 1
+            await asyncio.sleep(0.001)
+        return await self._finish(sent, sent, started)
+
+    async def pace_private(self, *, per_s: float, seconds: float) -> Flow:
+        """Publish private messages to connected users at a steady rate, whatever the system does."""
+        publisher = await self._connect()
+        chosen = random.Random(2)
+        self._begin()
+        started_ns = time.monotonic_ns()
+        sent = 0
+        gap_ns = int(1e9 / per_s)
+        while sent < per_s * seconds:
+            while (due_ns := started_ns + sent * gap_ns) <= time.monotonic_ns() and sent < per_s * seconds:
+                publisher.publish(*_private(chosen.choice(self._user_ids), due_ns))
+                sent += 1
+            await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+        return await self._finish(sent, sent, started_ns / 1e9)
+
+    async def flow_broadcasts(self, *, in_flight: int, count: int) -> Flow:
+        """Publish broadcasts, always `in_flight` on their way to everybody."""
+        publisher = await self._connect()
+        everybody = len(self._sockets)
+        self._begin()
+        started = time.monotonic()
+        sent = 0
+        while sent < count:
+            if (sent - self._received // everybody) < in_flight:
+                publisher.publish("notifications.fanout", "", _broadcast(time.monotonic_ns()))
+                sent += 1
+            else:
+                await asyncio.sleep(0.001)
+        return await self._finish(sent, sent * everybody, started)
+
+    async def pace_broadcasts(self, *, per_s: float, count: int) -> Flow:
+        """Publish broadcasts at a steady rate; latency is until the last socket has each."""
+        publisher = await self._connect()
+        last_ns: list[int] = []
+        started = time.monotonic()
+        sent = 0
+        everybody = len(self._sockets)
+        while sent < count:
+            await asyncio.sleep(max(0.0, started + sent / per_s - time.monotonic()))
+            self._begin(everybody)
+            publisher.publish("notifications.fanout", "", _broadcast(time.monotonic_ns()))
+            await self._wait_for_arrivals()
+            last_ns.append(max(self._latencies_ns, default=0))
+            sent += 1
+        return Flow(sent, sent * self._received, time.monotonic() - started, _percentiles(last_ns))
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, wanted: int = 1 << 62) -> None:
+        self._received = 0
+        self._wanted = wanted
+        self._latencies_ns = []
+        self._arrived.clear()
+        gc.collect()
+        gc.freeze()
+
+    def _on_notification(self, _socket: websocket.Socket, payload: bytes) -> None:
+        self._received += 1
+        at = payload.find(b'"sent_ns":')
+        if at >= 0:
+            self._latencies_ns.append(time.monotonic_ns() - int(payload[at + 10 : payload.index(b"}", at)]))
+        if self._received >= self._wanted:
+            self._arrived.set()
+
+    async def _finish(self, sent: int, wanted: int, started: float) -> Flow:
+        self._wanted = wanted
+        await self._wait_for_arrivals()
+        return Flow(sent, self._received, time.monotonic() - started, _percentiles(self._latencies_ns))
+
+    async def _wait_for_arrivals(self) -> None:
+        if self._received >= self._wanted:
+            return
+        try:
+            await asyncio.wait_for(self._arrived.wait(), _ARRIVAL_LIMIT_S)
+        except TimeoutError:
+            raise RuntimeError(f"{self._received} of {self._wanted} arrived within {_ARRIVAL_LIMIT_S} s") from None
+
+    async def _connect(self) -> amqp.Publisher:
+        if self._publisher is None:
+            self._publisher = await amqp.connect(self._amqp_url)
+        return self._publisher
+
+
+def _private(user_id: str, sent_ns: int) -> tuple[str, str, bytes]:
+    return "notifications.direct", "private", make_body([user_id], sent_ns)
+
+
+def make_body(user_ids: Sequence[str], sent_ns: int) -> bytes:
+    """A request of 300 bytes when it has one recipient."""
+    # `sent_ns` is the last of `data`, and the longest name: PostgreSQL's jsonb gives it back there too.
+    content = b'"title":"Your order is on its way","body":"%b","data":{"order":"1042","sent_ns":%d}' % (_BODY, sent_ns)
+    return b'{%b,"recipients":{"users":%b}}' % (content, json.dumps(list(user_ids)).encode())
+
+
+def _broadcast(sent_ns: int) -> bytes:
+    return b'{"title":"Maintenance tonight","body":"%b","data":{"ticket":"1042","sent_ns":%d}}' % (
+        _TEXT.encode() * 2,
+        sent_ns,
+    )
+
+
+def _percentiles(values_ns: Sequence[float]) -> dict[str, float]:
+    if len(values_ns) < 2:
+        return dict.fromkeys(("p50", "p99", "max"), values_ns[0] / 1e6 if values_ns else 0.0)
+    cuts = statistics.quantiles(values_ns, n=100)
+    return {"p50": cuts[49] / 1e6, "p99": cuts[98] / 1e6, "max": max(values_ns) / 1e6}

@@ -1,0 +1,188 @@
+"""What is measured. Each scenario answers its figures by name; the names end in their units."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.accounting import memory_kb
+from benchmarks.installation import Installation
+from benchmarks.load.agent import Connected, Flow, make_body
+from benchmarks.load.process import LoadProcess
+from benchmarks.people import People
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; the defaults are what the targets are said for."""
+
+    private_users: int = 500
+    private_s: float = 15.0
+    in_flight: int = 400
+    pace_per_s: float = 500.0
+    broadcast_sockets: int = 2000
+    broadcasts: int = 150
+    idle_sockets: int = 5000
+    resuming_users: int = 2000
+    waiting: int = 20
+    at_once: int = 5000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running installation and a load for it."""
+
+    installation: Installation
+    people: People
+    load: LoadProcess
+    sizes: Sizes
+
+    def restarted(self) -> Mapping[str, int]:
+        """Process trees by name, the load among them."""
+        return {**self.installation.pids(), "load": self.load.pid}
+
+
+def measure_private(bench: Bench) -> Figures:
+    """Private messages: published over AMQP, stored, pushed, acknowledged by the device, settled in RabbitMQ."""
+    sizes = bench.sizes
+    _open(bench, sizes.private_users, ack_every=1)
+    bench.load.call("flow_private", in_flight=sizes.in_flight, seconds=3.0)
+    clock = bench.installation.clock(bench.load.pid)
+    flow: Flow = bench.load.call("flow_private", in_flight=sizes.in_flight, seconds=sizes.private_s)
+    _settle()
+    figures = {"messages_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
+    bench.load.call("pace_private", per_s=sizes.pace_per_s, seconds=2.0)
+    clock.restart()
+    paced: Flow = bench.load.call("pace_private", per_s=sizes.pace_per_s, seconds=sizes.private_s)
+    _settle()
+    figures |= {f"paced_{name}_ms": value for name, value in paced.latency_ms.items()}
+    figures |= {f"paced_{name}": value for name, value in _per_unit(clock.spent(), paced.received).items()}
+    figures["lost"] = flow.sent - flow.received + paced.sent - paced.received
+    bench.load.call("close_all")
+    return figures
+
+
+def measure_broadcast(bench: Bench) -> Figures:
+    """Broadcasts to everybody, to devices that count as having received what was written to them."""
+    return _measure_broadcast(bench, ack_every=0)
+
+
+def measure_broadcast_acked(bench: Bench) -> Figures:
+    """Broadcasts to everybody; every device acknowledges every sixteenth, and with it those before."""
+    return _measure_broadcast(bench, ack_every=16)
+
+
+def _measure_broadcast(bench: Bench, *, ack_every: int) -> Figures:
+    sizes = bench.sizes
+    _open(bench, sizes.broadcast_sockets, ack_every=ack_every)
+    bench.load.call("flow_broadcasts", in_flight=4, count=20)
+    clock = bench.installation.clock(bench.load.pid)
+    flow: Flow = bench.load.call("flow_broadcasts", in_flight=4, count=sizes.broadcasts)
+    figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
+    figures["deliveries_per_gateway_cpu_s"] = 1e6 / figures["gateway_cpu_us"]
+    paced: Flow = bench.load.call("pace_broadcasts", per_s=4.0, count=sizes.broadcasts // 2)
+    figures |= {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
+    bench.load.call("close_all")
+    return figures
+
+
+def measure_idle(bench: Bench) -> Figures:
+    """Sockets that only stay: what they cost to accept, and to keep."""
+    sizes = bench.sizes
+    gateway, broker = bench.installation.pids()["gateway"], bench.installation.pids()["broker"]
+    _open(bench, 200, ack_every=1)
+    bench.load.call("close_all")
+    _settle(3.0)
+    # Others than in the scenarios before: users who never connected have no queue yet.
+    people = bench.people.get(sizes.idle_sockets, skip=_NEVER_SEEN)
+    before = memory_kb(gateway), memory_kb(broker)
+    clock = bench.installation.clock(bench.load.pid)
+    opened: Connected = bench.load.call("open", people=people, ack_every=1, at_once=500)
+    _check(opened)
+    figures = {"connects_per_s": opened.opened / opened.elapsed_s, **_per_unit(clock.spent(), opened.opened)}
+    _settle(3.0)
+    figures["gateway_kb_per_connection"] = (memory_kb(gateway) - before[0]) / opened.opened
+    figures["broker_kb_per_connection"] = (memory_kb(broker) - before[1]) / opened.opened
+    clock.restart()
+    _settle(5.0)
+    figures["gateway_idle_cpu_percent"] = clock.spent()["gateway"] / 5.0 * 100
+    figures["lost"] = opened.opened - bench.load.call("count_open")
+    bench.load.call("close_all")
+    _settle(3.0)
+    return figures
+
+
+def measure_resume(bench: Bench) -> Figures:
+    """Users reconnect all at once; messages wait for each in their queues."""
+    sizes = bench.sizes
+    people = bench.people.get(sizes.resuming_users)
+    _check(bench.load.call("open", people=people, ack_every=1, at_once=500))
+    bench.load.call("close_all")
+    _settle(2.0)
+    ids = [person.id for person in people]
+    bodies = [make_body(ids[at : at + 500], 0) for _ in range(sizes.waiting) for at in range(0, len(ids), 500)]
+    bench.load.call("publish_all", bodies=bodies)
+    wanted = sizes.waiting * len(people)
+    _wait_for_depth(bench, wanted)
+    people = bench.people.get(sizes.resuming_users)
+    clock = bench.installation.clock(bench.load.pid)
+    opened: Connected = bench.load.call(
+        "open", people=people, ack_every=sizes.waiting // 2, at_once=sizes.at_once, wanted=sizes.waiting
+    )
+    _check(opened)
+    _settle()
+    figures = {
+        "resumes_per_s": opened.opened / opened.elapsed_s,
+        "all_caught_up_s": opened.elapsed_s,
+        **{f"caught_up_{name}_ms": value for name, value in opened.caught_up_ms.items()},
+        **_per_unit(clock.spent(), opened.opened),
+        "lost": float(wanted - opened.received),
+    }
+    bench.load.call("close_all")
+    _settle(2.0)
+    return figures
+
+
+_NEVER_SEEN = 20_000
+
+SCENARIOS: Mapping[str, Callable[[Bench], Figures]] = {
+    "private": measure_private,
+    "broadcast": measure_broadcast,
+    "broadcast_acked": measure_broadcast_acked,
+    "idle": measure_idle,
+    "resume": measure_resume,
+}
+
+
+def _open(bench: Bench, count: int, *, ack_every: int) -> None:
+    _check(bench.load.call("open", people=bench.people.get(count), ack_every=ack_every, at_once=64))
+    _settle()
+
+
+def _check(opened: Connected) -> None:
+    if opened.failed:
+        raise RuntimeError(f"{opened.failed} of {opened.failed + opened.opened} connections failed")
+
+
+def _per_unit(spent: Mapping[str, float], units: int) -> Figures:
+    return {f"{name}_cpu_us": seconds / units * 1e6 for name, seconds in spent.items()}
+
+
+def _wait_for_depth(bench: Bench, wanted: int) -> None:
+    """Return when so many messages wait in users' queues."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        listed = bench.installation.node.ctl("list_queues", "name", "messages").splitlines()
+        found = sum(int(depth) for name, depth in (line.split("\t") for line in listed) if name.startswith("user."))
+        if found >= wanted:
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"{wanted} messages should wait in users' queues")
+
+
+def _settle(seconds: float = 1.0) -> None:
+    """What is written late (cursors, marks, settled messages) belongs to what caused it."""
+    time.sleep(seconds)
