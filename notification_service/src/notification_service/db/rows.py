@@ -2,20 +2,24 @@
 
 PostgreSQL gets one array per column (`unnest`), SQLite one JSON text (`json_each`). A VALUES list of 500 rows would be
 compiled anew for every length, about 20 ms each; these compile once.
+
+Statements on the way of every message are built once too (`RowsStatement`): SQLAlchemy takes about a millisecond to put
+one together, several times what executing it takes (docs/decisions/0070).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CursorResult,
     Dialect,
+    Executable,
     FromClause,
-    Subquery,
     bindparam,
     func,
     select,
@@ -26,6 +30,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 RowTypes = Mapping[str, TypeEngine[Any]]
+
+
+Build = Callable[[str, FromClause], Executable]
+"""Makes a statement from the dialect's name and the table of rows."""
 
 
 def make_rows(
@@ -40,27 +48,80 @@ def make_rows(
         name: Of the table in the statement; two tables of rows in one statement need two names.
     """
     dialect = connection.dialect
-    if dialect.name == "sqlite":
-        return _sqlite_rows(dialect, types, records, name)
-    columns = list(zip(*records, strict=True))
-    # One dimension, said aloud: a list as a JSON value would count as a second one.
-    arrays = [
-        bindparam(f"{name}_{column}", list(values), type_=ARRAY(kind, dimensions=1), unique=True)
-        for (column, kind), values in zip(types.items(), columns, strict=True)
-    ]
-    table = func.unnest(*arrays).table_valued(*(sql_column(column, kind) for column, kind in types.items()), name=name)
-    return table.render_derived()
+    values = _bind_rows(_processors(dialect, types), types, records, name)
+    return _define_rows(dialect, types, name, values)
 
 
-def _sqlite_rows(dialect: Dialect, types: RowTypes, records: Sequence[Sequence[Any]], name: str) -> Subquery:
-    processors = [kind.dialect_impl(dialect).bind_processor(dialect) for kind in types.values()]
+class RowsStatement:
+    """A statement over rows that is put together once for each dialect, and then only given other rows.
+
+    Args:
+        types: Column names and types, in the order of each record's values.
+        build: Makes the statement; further values are bound as `bindparam("name")`.
+    """
+
+    def __init__(self, types: RowTypes, build: Build) -> None:
+        self._types = types
+        self._build = build
+        self._ready: dict[str, tuple[Executable, _Processors]] = {}
+
+    async def execute(
+        self, connection: AsyncConnection, records: Sequence[Sequence[Any]], **others: Any
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Run the statement.
+
+        Args:
+            connection: Tells the dialect.
+            records: At least one.
+            others: The further values.
+        """
+        dialect = connection.dialect
+        ready = self._ready.get(dialect.name)
+        if ready is None:
+            statement = self._build(dialect.name, _define_rows(dialect, self._types, _NAME, None))
+            ready = self._ready[dialect.name] = statement, _processors(dialect, self._types)
+        statement, processors = ready
+        return await connection.execute(statement, {**_bind_rows(processors, self._types, records, _NAME), **others})
+
+
+_NAME = "r"
+_Processors = list[Callable[[Any], Any] | None] | None
+
+
+def _processors(dialect: Dialect, types: RowTypes) -> _Processors:
+    """How SQLite stores values of these types; None on PostgreSQL, whose driver knows them."""
+    if dialect.name != "sqlite":
+        return None
+    return [kind.dialect_impl(dialect).bind_processor(dialect) for kind in types.values()]
+
+
+def _bind_rows(processors: _Processors, types: RowTypes, records: Sequence[Sequence[Any]], name: str) -> dict[str, Any]:
+    """The values of the parameters that `_define_rows` names."""
+    if processors is None:
+        return {f"{name}_{column}": values for column, values in zip(types, zip(*records, strict=True), strict=True)}
     stored = [
         [value if process is None else process(value) for process, value in zip(processors, record, strict=True)]
         for record in records
     ]
-    each = func.json_each(bindparam(f"{name}_rows", orjson.dumps(stored).decode(), unique=True)).table_valued("value")
-    columns: list[ColumnElement[Any]] = [
-        type_coerce(func.json_extract(each.c.value, f"$[{index}]"), kind).label(column)
-        for index, (column, kind) in enumerate(types.items())
-    ]
-    return select(*columns).select_from(each).subquery(name)
+    return {f"{name}_rows": orjson.dumps(stored).decode()}
+
+
+def _define_rows(dialect: Dialect, types: RowTypes, name: str, values: Mapping[str, Any] | None) -> FromClause:
+    """The table; without values its parameters keep their names, and get them when the statement is executed."""
+
+    def bind(parameter: str, kind: TypeEngine[Any] | None = None) -> Any:
+        if values is None:
+            return bindparam(parameter, type_=kind)
+        return bindparam(parameter, values[parameter], type_=kind, unique=True)
+
+    if dialect.name == "sqlite":
+        each = func.json_each(bind(f"{name}_rows")).table_valued("value")
+        extracted: list[ColumnElement[Any]] = [
+            type_coerce(func.json_extract(each.c.value, f"$[{index}]"), kind).label(column)
+            for index, (column, kind) in enumerate(types.items())
+        ]
+        return select(*extracted).select_from(each).subquery(name)
+    # One dimension, said aloud: a list as a JSON value would count as a second one.
+    arrays = [bind(f"{name}_{column}", ARRAY(kind, dimensions=1)) for column, kind in types.items()]
+    table = func.unnest(*arrays).table_valued(*(sql_column(column, kind) for column, kind in types.items()), name=name)
+    return table.render_derived()

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, String, Text, Uuid, and_, cast, false, fun
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
-from notification_service.db.rows import make_rows
+from notification_service.db.rows import RowsStatement, make_rows
 from notification_service.identity.directory import Person
 from notification_service.identity.models import groups, memberships, users
 from shared_contracts.requests import EXTERNAL_PREFIX, Recipients
@@ -32,12 +32,14 @@ def _to_person(row: AnyRow) -> Person:
     )
 
 
+_FIND_PEOPLE = RowsStatement({"id": Uuid()}, lambda _, rows: select(*_PERSON).join(rows, users.c.id == rows.c.id))
+
+
 async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Person]:
     """Those of these users that exist."""
     if not ids:
         return {}
-    wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids], "wanted")
-    rows = await connection.execute(select(*_PERSON).join(wanted, users.c.id == wanted.c.id))
+    rows = await _FIND_PEOPLE.execute(connection, [(each,) for each in ids])
     return {row.id: _to_person(row) for row in rows}
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, String, Uuid, insert, select, true
+from sqlalchemy import Executable, FromClause, Integer, String, Uuid, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
-from notification_service.db.dialects import insert_into
-from notification_service.db.rows import make_rows
+from notification_service.db.dialects import dialect_insert, insert_into
+from notification_service.db.rows import RowsStatement, make_rows
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_streams, broadcasts, items, streams
@@ -28,6 +28,10 @@ _ITEM_TYPES = {
     "expires_at": UtcDateTime(),
     "variant": String(),
 }
+
+_INSERT_ITEMS = RowsStatement(
+    _ITEM_TYPES, lambda _, rows: insert(items).from_select(list(_ITEM_TYPES), select(*rows.c))
+)
 
 Addressed = tuple[Notification, Sequence[UUID]]
 
@@ -73,9 +77,33 @@ async def keep_items(
         )
         for each in kept
     ]
-    source = make_rows(connection, _ITEM_TYPES, records)
-    await connection.execute(insert(items).from_select(list(_ITEM_TYPES), select(*source.c)))
+    await _INSERT_ITEMS.execute(connection, records)
     return kept
+
+
+_TOP_TYPES = {
+    "user_id": Uuid(),
+    "tenant": String(),
+    "top_seq": BigNumber,
+    "unread": Integer(),
+    "unseen": Integer(),
+    "total": Integer(),
+}
+
+
+def _build_raise_tops(dialect_name: str, rows: FromClause) -> Executable:
+    insertion = dialect_insert(dialect_name, streams).from_select(list(_TOP_TYPES), select(*rows.c).where(true()))
+    new = insertion.excluded
+    raised: Executable = insertion.on_conflict_do_update(
+        index_elements=[streams.c.user_id],
+        set_={name: streams.c[name] + new[name] for name in ("top_seq", "unread", "unseen", "total")},
+    ).returning(
+        streams.c.user_id, streams.c.top_seq, streams.c.queue_declared, streams.c.queue_generation, *COUNT_COLUMNS
+    )
+    return raised
+
+
+_RAISE_TOPS = RowsStatement(_TOP_TYPES, _build_raise_tops)
 
 
 async def _raise_tops(
@@ -83,23 +111,7 @@ async def _raise_tops(
 ) -> dict[UUID, AnyRow]:
     # Sorted: two workers lock users in the same order and never wait for each other in a circle.
     records = [(user_id, tenants[user_id], count, count, count, count) for user_id, count in sorted(wanted.items())]
-    types = {
-        "user_id": Uuid(),
-        "tenant": String(),
-        "top_seq": BigNumber,
-        "unread": Integer(),
-        "unseen": Integer(),
-        "total": Integer(),
-    }
-    source = make_rows(connection, types, records)
-    insertion = insert_into(connection, streams).from_select(list(types), select(*source.c).where(true()))
-    statement = insertion.on_conflict_do_update(
-        index_elements=[streams.c.user_id],
-        set_={name: streams.c[name] + insertion.excluded[name] for name in ("top_seq", "unread", "unseen", "total")},
-    ).returning(
-        streams.c.user_id, streams.c.top_seq, streams.c.queue_declared, streams.c.queue_generation, *COUNT_COLUMNS
-    )
-    return {row.user_id: row for row in await connection.execute(statement)}
+    return {row.user_id: row for row in await _RAISE_TOPS.execute(connection, records)}
 
 
 async def _count_bases(

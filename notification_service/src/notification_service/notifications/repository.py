@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, func, select, true, update
+from sqlalchemy import Executable, FromClause, Uuid, bindparam, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service.db.base import AnyRow
-from notification_service.db.dialects import insert_into
-from notification_service.db.rows import RowTypes, make_rows
+from notification_service.db.base import AnyRow, UtcDateTime
+from notification_service.db.dialects import dialect_insert, insert_into
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.notifications.entity import Notification, Sender
 from notification_service.notifications.models import notifications
 from shared_contracts.requests import Channel, Kind, Priority, Recipients
@@ -44,14 +44,22 @@ class Routed:
     problems: list[dict[str, str]]
 
 
+def _build_find_stages(_dialect_name: str, rows: FromClause) -> Executable:
+    columns = notifications.c
+    return select(columns.id, columns.routed_at, columns.dispatched_at, columns.request_hash, columns.sender_id).join(
+        rows, columns.id == rows.c.id
+    )
+
+
+_ID_TYPES: RowTypes = {"id": Uuid()}
+_FIND_STAGES = RowsStatement(_ID_TYPES, _build_find_stages)
+
+
 async def find_stages(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Stage]:
     """How far those of these notifications that are stored have come."""
-    columns = notifications.c
-    rows = await connection.execute(
-        select(columns.id, columns.routed_at, columns.dispatched_at, columns.request_hash, columns.sender_id).where(
-            columns.id.in_(ids)
-        )
-    )
+    if not ids:
+        return {}
+    rows = await _FIND_STAGES.execute(connection, [(each,) for each in ids])
     return {
         row.id: Stage(row.id, row.routed_at is not None, row.dispatched_at is not None, row.request_hash, row.sender_id)
         for row in rows
@@ -87,10 +95,13 @@ async def upsert_routed(
     Answers the ids this call routed. One that is missing was routed by somebody else in between: roll back.
     """
     records = [_record(each, relay_after=relay_after, routed_at=now, outcome=outcome) for each, outcome in routed]
-    rows = make_rows(connection, _TYPES, records)
-    insertion = insert_into(connection, notifications).from_select(list(_TYPES), select(*rows.c).where(true()))
+    return set((await _UPSERT_ROUTED.execute(connection, records)).scalars())
+
+
+def _build_upsert_routed(dialect_name: str, rows: FromClause) -> Executable:
+    insertion = dialect_insert(dialect_name, notifications).from_select(list(_TYPES), select(*rows.c).where(true()))
     new = insertion.excluded
-    statement = insertion.on_conflict_do_update(
+    upsert: Executable = insertion.on_conflict_do_update(
         index_elements=[notifications.c.id],
         set_={
             name: new[name]
@@ -98,13 +109,25 @@ async def upsert_routed(
         },
         where=notifications.c.routed_at.is_(None),
     ).returning(notifications.c.id)
-    return set((await connection.execute(statement)).scalars())
+    return upsert
+
+
+_UPSERT_ROUTED = RowsStatement(_TYPES, _build_upsert_routed)
 
 
 async def mark_dispatched(connection: AsyncConnection, ids: Collection[UUID], *, now: datetime) -> None:
     """Note that everything these notifications meant for the broker is confirmed there."""
-    rows = make_rows(connection, {"id": Uuid()}, [(each,) for each in ids])
-    await connection.execute(update(notifications).where(notifications.c.id == rows.c.id).values(dispatched_at=now))
+    await _MARK_DISPATCHED.execute(connection, [(each,) for each in ids], dispatched_at=now)
+
+
+_MARK_DISPATCHED = RowsStatement(
+    _ID_TYPES,
+    lambda _, rows: (
+        update(notifications)
+        .where(notifications.c.id == rows.c.id)
+        .values(dispatched_at=bindparam("dispatched_at", type_=UtcDateTime()))
+    ),
+)
 
 
 async def claim_for_relay(connection: AsyncConnection, *, now: datetime, hold: timedelta, limit: int) -> list[AnyRow]:
