@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.processes import make_checks, run_access, run_gateway, run_publisher
 from notification_service.entrypoints.web_app import make_api_routers, make_app
+from notification_service.gateway.endpoints import make_sse_router
 
 READY = ("database", "broker", "keys", "gateway")
 
@@ -24,5 +25,5 @@ def make_all_in_one(parts: Parts) -> FastAPI:
             yield
 
     assert parts.gateway.node_id == parts.node_id
-    routers = make_api_routers(parts)
+    routers = [*make_api_routers(parts), make_sse_router(parts.gateway)]
     return make_app(parts, routers, checks=make_checks(parts), ready=READY, lifespan=lifespan)

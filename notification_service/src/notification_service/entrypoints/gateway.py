@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.processes import make_checks, run_access, run_gateway, run_publisher
 from notification_service.entrypoints.web_app import make_app
+from notification_service.gateway.endpoints import make_sse_router
 
 READY = ("database", "broker", "keys", "gateway")
 
@@ -24,4 +25,4 @@ def make_gateway(parts: Parts) -> FastAPI:
             yield
 
     assert parts.gateway.node_id == parts.node_id
-    return make_app(parts, [], checks=make_checks(parts), ready=READY, lifespan=lifespan)
+    return make_app(parts, [make_sse_router(parts.gateway)], checks=make_checks(parts), ready=READY, lifespan=lifespan)

@@ -1,4 +1,6 @@
-"""uvicorn with what Herald adds: limits on request heads, and a gateway that drains before the server stops."""
+"""uvicorn with what Herald adds: limits on request heads and on peers that do not read, and a gateway that drains
+before the server stops. WebSockets begin here too: what is set on a socket stays with it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,10 @@ _MAX_TARGET_BYTES: Final = 32 * 1024
 _MAX_UPGRADE_TARGET_BYTES: Final = 8 * 1024
 _MAX_HEADER_BYTES: Final = 8 * 1024
 _MAX_HEADERS: Final = 128
+# A peer that acknowledges no byte for this long is cut by the kernel, even one that keeps its window shut.
+_TCP_USER_TIMEOUT_MS: Final = 30_000
+# The kernel would let the buffer of a peer that does not read grow to megabytes.
+_KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
 
 
 class _HeadTooLarge(Exception):
@@ -39,6 +45,10 @@ class LimitedHttp(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_SEND_BUFFER_BYTES)
         self._head_timer = self.loop.call_later(_HEAD_LIMIT_S, self._cut)
 
     @override

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -38,12 +37,8 @@ log = structlog.get_logger(__name__)
 
 # 5 s for the peer's half of the closing handshake; then the socket goes.
 _CLOSE_LIMIT_S: Final = 5.0
-# A peer that acknowledges no byte for this long is cut by the kernel, even one that keeps its window shut.
-_TCP_USER_TIMEOUT_MS: Final = 30_000
 # A peer whose buffer is never empty for this long is slow, however little it owes.
 _STUCK_LIMIT_S: Final = 30.0
-# The kernel would let the buffer of a peer that does not read grow to megabytes.
-_KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
 _END_OF_HEADERS: Final = b"\r\n\r\n"
 _FOR_GOOD: Final = 1 << 62
 
@@ -84,10 +79,6 @@ class Connection(asyncio.Protocol, Client):
         self._transport.set_write_buffer_limits(high=self.node.settings.max_send_buffer_bytes)
         peer = transport.get_extra_info("peername")
         self.remote_address = peer[0] if isinstance(peer, tuple) else None
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_SEND_BUFFER_BYTES)
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -32,6 +32,9 @@ _MAX_FILTERED: Final = 10_000
 TellDevices = Callable[[StateChange], None]
 """Begins to send the `state` frame of a change to every device of the user; nobody waits for it."""
 
+OnAcknowledged = Callable[[UUID, str, Position], None]
+"""Tells the gateway nodes: the device may be listening to one of them over server-sent events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sync:
@@ -60,7 +63,9 @@ class Inbox:
         clock: Clock,
         tell_devices: TellDevices,
         resume_max_items: int,
+        on_acknowledged: OnAcknowledged = lambda _user_id, _device_id, _position: None,
     ) -> None:
+        self._on_acknowledged = on_acknowledged
         self._database = database
         self._live = live
         self._clock = clock
@@ -171,6 +176,7 @@ class Inbox:
                 raise BadRequest("the position was not given out by this server")
             cursor = Cursor(position.seq, position.broadcast, position.seq, position.broadcast)
             await write_cursors(connection, [(user_id, device_id, cursor)], now=now)
+        self._on_acknowledged(user_id, device_id, position)
 
     async def _get_epoch(self, connection: Any) -> str:
         if self._epoch is None:
