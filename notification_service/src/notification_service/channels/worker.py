@@ -156,7 +156,8 @@ class ChannelWorker:
 
     async def _judge(self, jobs: list[_Job]) -> list[tuple[_Job, Judgement]]:
         shared, now = self._shared, self._shared.clock.now()
-        async with shared.database.read() as connection:
+        # The gate may write: what quiet hours hold goes into a digest.
+        async with shared.database.write() as connection:
             loaded = await load_deliveries(connection, {(each.user_id, each.delivery_id) for each in jobs}, shared.box)
             suppressed = await find_suppressed(connection, loaded.values())
             judged = []

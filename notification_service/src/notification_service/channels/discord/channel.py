@@ -1,0 +1,48 @@
+"""The Discord channel. The id of what was sent comes back, so that it can be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+from typing_extensions import override
+
+from notification_service.channels.http.channel import Call, HttpChannel, json_call
+from notification_service.channels.http.client import Answer, HttpStatus
+from notification_service.channels.interface import Address, Message, Sent
+from notification_service.channels.text import clip, links_of
+
+_MAX_TITLE: Final = 256
+_MAX_BODY: Final = 4000
+
+
+class DiscordChannel(HttpChannel):
+    """One embed. Nobody is mentioned, whatever the text says."""
+
+    name = "discord"
+
+    @override
+    def prepare(self, message: Message, address: Address) -> Call:
+        lines = [message.body, *(f"{label}: {url}" for label, url in links_of(message))]
+        embed: dict[str, Any] = {
+            "title": clip(message.title, _MAX_TITLE),
+            "description": clip("\n".join(filter(None, lines)), _MAX_BODY),
+            "timestamp": message.created_at.isoformat(),
+        }
+        url = httpx.URL(address.value).copy_merge_params({"wait": "true"})
+        return json_call(str(url), {"embeds": [embed], "allowed_mentions": {"parse": []}})
+
+    @override
+    def read_success(self, answer: Answer) -> Sent:
+        found = answer.json()
+        return Sent(str(found["id"]) if isinstance(found, Mapping) and "id" in found else None)
+
+    @override
+    async def withdraw(self, provider_message_id: str, address: Address) -> bool:
+        url = httpx.URL(address.value)
+        target = url.copy_with(path=f"{url.path.rstrip('/')}/messages/{provider_message_id}")
+        answer = await self.tools.http.call("DELETE", str(target))
+        if answer.status not in (204, 404):
+            raise HttpStatus(answer)
+        return answer.status == 204

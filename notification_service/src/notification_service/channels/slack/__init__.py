@@ -1,0 +1,5 @@
+"""Slack, through an incoming webhook."""
+
+from notification_service.channels.slack.channel import SlackChannel
+
+CHANNEL = SlackChannel

@@ -1,0 +1,5 @@
+"""Text messages through the API of Twilio."""
+
+from notification_service.channels.sms.channel import SmsChannel
+
+CHANNEL = SmsChannel
