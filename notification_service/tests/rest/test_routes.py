@@ -42,7 +42,7 @@ def calls(service: Service) -> list[tuple[str, str, set[str]]]:
                 if PUBLIC.fullmatch(route.path):
                     continue
                 scopes = {str(scope) for scope in _needed(route.dependant)}
-                found += [(method, route.path, scopes) for method in route.methods if method != "HEAD"]
+                found += [(method, route.path, scopes) for method in route.methods or () if method != "HEAD"]
     return found
 
 
@@ -60,7 +60,7 @@ _VALUES = {"code": "order.shipped", "channel": "email", "locale": "en"}
 
 
 async def attempt(service: Service, method: str, path: str, person: Person | None) -> Any:
-    body = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
+    body: dict[str, Any] = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
     return await service.call(method, fill(path), person, **body)
 
 
@@ -113,18 +113,17 @@ async def test_what_belongs_to_another_does_not_exist(service: Service) -> None:
     notification_id = await service.deliver(sender, ada)
     path = f"/api/v1/inbox/{notification_id}"
     before = (await service.get(path, ada)).json()
-    for method, target, body in (
-        ("GET", path, None),
-        ("PATCH", path, {"read": True}),
-        ("DELETE", path, None),
-        ("GET", f"/api/v1/notifications/status/{notification_id}", None),
+    options: dict[str, Any]
+    for method, target, options in (
+        ("GET", path, {}),
+        ("PATCH", path, {"json": {"read": True}}),
+        ("DELETE", path, {}),
+        ("GET", f"/api/v1/notifications/status/{notification_id}", {}),
     ):
-        answer = await service.call(method, target, eve, **({"json": body} if body else {}))
+        answer = await service.call(method, target, eve, **options)
         assert answer.status_code == 404, (method, target)
-        unknown = await service.call(
-            method, target.replace(str(notification_id), str(uuid4())), eve, **({"json": body} if body else {})
-        )
         # Word for word what an id that never was gets.
+        unknown = await service.call(method, target.replace(str(notification_id), str(uuid4())), eve, **options)
         assert {**answer.json(), "correlation_id": ""} == {**unknown.json(), "correlation_id": ""}
     batch = await service.post("/api/v1/inbox/batch", eve, {"action": "read", "ids": [str(notification_id)]})
     assert batch.json()["changed"] == 0

@@ -18,6 +18,8 @@ from notification_service.errors import Unavailable
 
 _WRITE_OPTION = "herald_write"
 _PING_LIMIT_S = 2.0
+# The server's own limit comes first, and leaves the connection usable.
+_WATCH_SLACK_S = 0.3
 
 
 class Database:
@@ -25,28 +27,57 @@ class Database:
 
     `read()` and `write()` are the only ways to a connection, and the only places that commit. Both raise `Unavailable`
     when the database does not answer, the pool is empty, or SQLite stays locked, each after `timeout` at most.
+
+    Args:
+        url: With the asynchronous driver in it.
+        pool_size: Connections at most.
+        timeout: Longest wait for a connection, and for SQLite's lock.
+        unit_limit: Longest a unit of work may take on PostgreSQL, for processes somebody waits for. None: as long as
+            each of its statements takes at most 30 s.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, timeout: timedelta = timedelta(seconds=2)) -> None:
-        self.engine = _make_engine(url, pool_size=pool_size, timeout_s=timeout.total_seconds())
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        timeout: timedelta = timedelta(seconds=2),
+        unit_limit: timedelta | None = None,
+    ) -> None:
+        unit_limit_s = unit_limit.total_seconds() if unit_limit is not None else None
+        self.engine = _make_engine(
+            url, pool_size=pool_size, timeout_s=timeout.total_seconds(), statement_limit_s=unit_limit_s
+        )
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._unit_limit_s = None if self.is_sqlite else unit_limit_s
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that changes nothing."""
-        with _as_unavailable():
-            async with self.engine.connect() as connection:
-                yield connection
+        async with self._connect() as connection:
+            yield connection
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits when the block ends, and rolls back when it raises."""
+        async with self._connect() as connection:
+            # SQLite: take the write lock at the start. Taking it later fails at once if another wrote in between.
+            connection = await connection.execution_options(**{_WRITE_OPTION: True})  # noqa: PLW2901 - same object
+            async with connection.begin():
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[AsyncConnection]:
+        watch: asyncio.TimerHandle | None = None
         with _as_unavailable():
-            async with self.engine.connect() as connection:
-                # SQLite: take the write lock at the start. Taking it later fails at once if another wrote in between.
-                connection = await connection.execution_options(**{_WRITE_OPTION: True})  # noqa: PLW2901 - same object
-                async with connection.begin():
+            try:
+                async with self.engine.connect() as connection:
+                    if self._unit_limit_s is not None:
+                        watch = await _watch(connection, limit_s=self._unit_limit_s + _WATCH_SLACK_S)
                     yield connection
+            finally:
+                if watch is not None:
+                    watch.cancel()
 
     async def ping(self) -> bool:
         """Whether the database answers within 2 s."""
@@ -60,6 +91,16 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+
+async def _watch(connection: AsyncConnection, *, limit_s: float) -> asyncio.TimerHandle:
+    """Abort the connection after this long, whatever it is doing.
+
+    A server that went silent answers neither the statement nor the request to cancel it, nor the roll-back: everything
+    that waits for it ends at once when its socket is gone.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return asyncio.get_running_loop().call_later(limit_s, driver.terminate)
 
 
 @contextlib.contextmanager
@@ -82,7 +123,7 @@ def _is_connection_error(error: DBAPIError) -> bool:
     return state is not None and state[:2] in ("08", "57", "53")
 
 
-def _make_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
+def _make_engine(url: str, *, pool_size: int, timeout_s: float, statement_limit_s: float | None) -> AsyncEngine:
     options: dict[str, Any] = {
         "json_serializer": lambda value: orjson.dumps(value).decode(),
         "json_deserializer": orjson.loads,
@@ -95,11 +136,11 @@ def _make_engine(url: str, *, pool_size: int, timeout_s: float) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
-    options["connect_args"] = {
-        "timeout": timeout_s,
-        "command_timeout": 30,
-        "server_settings": {"application_name": "herald-notification", "jit": "off", "timezone": "UTC"},
-    }
+    server_settings = {"application_name": "herald-notification", "jit": "off", "timezone": "UTC"}
+    if statement_limit_s is not None:
+        # By the server itself: a statement that waits for a lock would otherwise wait on after its client has left.
+        server_settings["statement_timeout"] = str(round(statement_limit_s * 1000))
+    options["connect_args"] = {"timeout": timeout_s, "command_timeout": 30, "server_settings": server_settings}
     # No ping before use: it would cost every transaction a round trip. After a restart of PostgreSQL the first error
     # invalidates the whole pool; callers see `Unavailable` once and try again.
     return create_async_engine(url, pool_recycle=1800, **options)

@@ -84,6 +84,8 @@ class Parts:
             self.settings.sqlalchemy_url,
             pool_size=self.settings.database_pool_size,
             timeout=self.settings.database_timeout,
+            # Nobody waits for the others, and what they do at once may be much.
+            unit_limit=None if self.process in ("worker", "scheduler") else self.settings.database_timeout,
         )
 
     @cached_property
