@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import String, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
 from notification_service.db.dialects import insert_into
+from notification_service.db.rows import RowsStatement
 from notification_service.event_types.entity import EVERY_TENANT, EventType, Settings
 from notification_service.event_types.models import event_types, tenant_settings
 from shared_contracts.requests import Channel, Priority
@@ -47,10 +48,7 @@ class Catalog:
         """The present configuration of these tenants: one query, and two more for each tenant that changed."""
         if not tenants:
             return {}
-        columns = tenant_settings.c
-        rows = await connection.execute(
-            select(columns.tenant, columns.version).where(columns.tenant.in_(sorted({*tenants, EVERY_TENANT})))
-        )
+        rows = await _FIND_VERSIONS.execute(connection, [(tenant,) for tenant in sorted({*tenants, EVERY_TENANT})])
         numbers = {row.tenant: row.version for row in rows}
         built_in = numbers.get(EVERY_TENANT, 0)
         for tenant in tenants:
@@ -59,6 +57,14 @@ class Catalog:
             if known is None or known.version != version:
                 self._known[tenant] = await _read(connection, tenant, version)
         return {tenant: self._known[tenant] for tenant in tenants}
+
+
+_FIND_VERSIONS = RowsStatement(
+    {"tenant": String()},
+    lambda _, rows: select(tenant_settings.c.tenant, tenant_settings.c.version).join(
+        rows, tenant_settings.c.tenant == rows.c.tenant
+    ),
+)
 
 
 async def _read(connection: AsyncConnection, tenant: str, version: Version) -> TenantCatalog:

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import String, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.db.rows import RowsStatement
 from notification_service.mailbox.models import broadcast_streams, broadcasts
 
 
@@ -36,6 +37,14 @@ class LiveList:
 NONE = LiveList(0, [], [])
 
 
+_FIND_VERSIONS = RowsStatement(
+    {"tenant": String()},
+    lambda _, rows: select(broadcast_streams.c.tenant, broadcast_streams.c.version).join(
+        rows, broadcast_streams.c.tenant == rows.c.tenant
+    ),
+)
+
+
 class LiveBroadcasts:
     """The lists of all tenants this process has met; each is read again when its version has changed."""
 
@@ -44,10 +53,9 @@ class LiveBroadcasts:
 
     async def load(self, connection: AsyncConnection, tenants: Collection[str]) -> dict[str, LiveList]:
         """The current lists of these tenants: one query, and one more when something changed."""
-        columns = broadcast_streams.c
-        found = await connection.execute(
-            select(columns.tenant, columns.version).where(columns.tenant.in_(sorted(tenants)))
-        )
+        if not tenants:
+            return {}
+        found = await _FIND_VERSIONS.execute(connection, [(tenant,) for tenant in sorted(tenants)])
         versions = {row.tenant: row.version for row in found}
         stale = {tenant: version for tenant, version in versions.items() if self._version(tenant) != version}
         if stale:

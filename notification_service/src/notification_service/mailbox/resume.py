@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import String, Uuid, and_, case, literal, select, true, update
+from sqlalchemy import Executable, FromClause, String, Uuid, and_, case, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
-from notification_service.db.dialects import insert_into
-from notification_service.db.rows import make_rows
+from notification_service.db.dialects import dialect_insert
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_streams, device_cursors, store, streams
@@ -100,49 +101,61 @@ async def _read_infos(
 async def _begin_streams(
     connection: AsyncConnection, tenants: dict[UUID, str], *, has_queue: bool
 ) -> dict[UUID, AnyRow]:
-    rows = make_rows(connection, {"user_id": Uuid(), "tenant": String()}, sorted(tenants.items()))
+    statement = _MARK_AND_BEGIN if has_queue else _BEGIN
+    return {row.user_id: row for row in await statement.execute(connection, sorted(tenants.items()))}
+
+
+def _build_begin(dialect_name: str, rows: FromClause, *, has_queue: bool) -> Executable:
     names = ["user_id", "tenant", "queue_declared", "queue_generation"]
     source = select(*rows.c, literal(has_queue), literal(int(has_queue))).where(true())
-    insertion = insert_into(connection, streams).from_select(names, source)
     changes = (
         {"queue_declared": True, "queue_generation": streams.c.queue_generation + 1}
         if has_queue
         # Changes nothing, but RETURNING answers only rows that were written.
         else {"queue_declared": streams.c.queue_declared}
     )
-    statement = insertion.on_conflict_do_update(index_elements=[streams.c.user_id], set_=changes).returning(
-        streams.c.user_id,
-        streams.c.top_seq,
-        streams.c.floor_seq,
-        streams.c.acked_seq,
-        streams.c.acked_broadcast,
-        *COUNT_COLUMNS,
+    begun: Executable = (
+        dialect_insert(dialect_name, streams)
+        .from_select(names, source)
+        .on_conflict_do_update(index_elements=[streams.c.user_id], set_=changes)
+        .returning(
+            streams.c.user_id,
+            streams.c.top_seq,
+            streams.c.floor_seq,
+            streams.c.acked_seq,
+            streams.c.acked_broadcast,
+            *COUNT_COLUMNS,
+        )
     )
-    return {row.user_id: row for row in await connection.execute(statement)}
+    return begun
+
+
+_STREAM_TYPES: RowTypes = {"user_id": Uuid(), "tenant": String()}
+_BEGIN = RowsStatement(_STREAM_TYPES, partial(_build_begin, has_queue=False))
+_MARK_AND_BEGIN = RowsStatement(_STREAM_TYPES, partial(_build_begin, has_queue=True))
 
 
 async def _read_cursors(connection: AsyncConnection, devices: Sequence[Device]) -> dict[tuple[UUID, str], Cursor]:
-    asked = make_rows(
-        connection,
-        {"user_id": Uuid(), "device_id": String()},
-        [(device.user_id, device.device_id) for device in devices],
-        "asked",
-    )
-    columns = device_cursors.c
-    rows = await connection.execute(
-        select(
-            columns.user_id,
-            columns.device_id,
-            columns.acked_seq,
-            columns.acked_broadcast,
-            columns.sent_seq,
-            columns.sent_broadcast,
-        ).join(asked, and_(columns.user_id == asked.c.user_id, columns.device_id == asked.c.device_id))
-    )
+    rows = await _READ_CURSORS.execute(connection, [(device.user_id, device.device_id) for device in devices])
     return {
         (row.user_id, row.device_id): Cursor(row.acked_seq, row.acked_broadcast, row.sent_seq, row.sent_broadcast)
         for row in rows
     }
+
+
+def _build_read_cursors(_dialect_name: str, rows: FromClause) -> Executable:
+    columns = device_cursors.c
+    return select(
+        columns.user_id,
+        columns.device_id,
+        columns.acked_seq,
+        columns.acked_broadcast,
+        columns.sent_seq,
+        columns.sent_broadcast,
+    ).join(rows, and_(columns.user_id == rows.c.user_id, columns.device_id == rows.c.device_id))
+
+
+_READ_CURSORS = RowsStatement({"user_id": Uuid(), "device_id": String()}, _build_read_cursors)
 
 
 async def _read_logs(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, tuple[int, int]]:
@@ -177,59 +190,65 @@ async def write_cursors(
         connection: In a write transaction.
         cursors: Each (user, device) once.
     """
-    types = {
-        "user_id": Uuid(),
-        "device_id": String(),
-        "acked_seq": BigNumber,
-        "acked_broadcast": BigNumber,
-        "sent_seq": BigNumber,
-        "sent_broadcast": BigNumber,
-        "updated_at": UtcDateTime(),
-    }
     records = sorted(
         (user_id, device_id, cursor.acked_seq, cursor.acked_broadcast, cursor.sent_seq, cursor.sent_broadcast, now)
         for user_id, device_id, cursor in cursors
     )
-    rows = make_rows(connection, types, records)
-    insertion = insert_into(connection, device_cursors).from_select(list(types), select(*rows.c).where(true()))
-    new = insertion.excluded
-    numbers = ("acked_seq", "acked_broadcast", "sent_seq", "sent_broadcast")
-    await connection.execute(
-        insertion.on_conflict_do_update(
-            index_elements=["user_id", "device_id"],
-            set_={
-                **{
-                    name: case((new[name] > device_cursors.c[name], new[name]), else_=device_cursors.c[name])
-                    for name in numbers
-                },
-                "updated_at": new.updated_at,
-            },
-        )
-    )
+    await _WRITE_CURSORS.execute(connection, records)
     furthest: dict[UUID, tuple[int, int]] = {}
     for user_id, _, cursor in cursors:
         seq, broadcast = furthest.get(user_id, (0, 0))
         furthest[user_id] = max(seq, cursor.acked_seq), max(broadcast, cursor.acked_broadcast)
-    acked = make_rows(
-        connection,
-        {"user_id": Uuid(), "acked_seq": BigNumber, "acked_broadcast": BigNumber},
-        [(user_id, *numbers_of) for user_id, numbers_of in sorted(furthest.items())],
-        "acked",
+    await _RAISE_ACKED.execute(connection, [(user_id, *numbers) for user_id, numbers in sorted(furthest.items())])
+
+
+_CURSOR_TYPES: RowTypes = {
+    "user_id": Uuid(),
+    "device_id": String(),
+    "acked_seq": BigNumber,
+    "acked_broadcast": BigNumber,
+    "sent_seq": BigNumber,
+    "sent_broadcast": BigNumber,
+    "updated_at": UtcDateTime(),
+}
+
+
+def _build_write_cursors(dialect_name: str, rows: FromClause) -> Executable:
+    insertion = dialect_insert(dialect_name, device_cursors)
+    insertion = insertion.from_select(list(_CURSOR_TYPES), select(*rows.c).where(true()))
+    new, old = insertion.excluded, device_cursors.c
+    numbers = ("acked_seq", "acked_broadcast", "sent_seq", "sent_broadcast")
+    written: Executable = insertion.on_conflict_do_update(
+        index_elements=["user_id", "device_id"],
+        set_={
+            **{name: case((new[name] > old[name], new[name]), else_=old[name]) for name in numbers},
+            "updated_at": new.updated_at,
+        },
     )
-    await connection.execute(
+    return written
+
+
+def _build_raise_acked(_dialect_name: str, rows: FromClause) -> Executable:
+    new, old = rows.c, streams.c
+    return (
         update(streams)
         .where(
-            streams.c.user_id == acked.c.user_id,
-            (acked.c.acked_seq > streams.c.acked_seq) | (acked.c.acked_broadcast > streams.c.acked_broadcast),
+            old.user_id == new.user_id,
+            (new.acked_seq > old.acked_seq) | (new.acked_broadcast > old.acked_broadcast),
         )
         .values(
-            acked_seq=case((acked.c.acked_seq > streams.c.acked_seq, acked.c.acked_seq), else_=streams.c.acked_seq),
+            acked_seq=case((new.acked_seq > old.acked_seq, new.acked_seq), else_=old.acked_seq),
             acked_broadcast=case(
-                (acked.c.acked_broadcast > streams.c.acked_broadcast, acked.c.acked_broadcast),
-                else_=streams.c.acked_broadcast,
+                (new.acked_broadcast > old.acked_broadcast, new.acked_broadcast), else_=old.acked_broadcast
             ),
         )
     )
+
+
+_WRITE_CURSORS = RowsStatement(_CURSOR_TYPES, _build_write_cursors)
+_RAISE_ACKED = RowsStatement(
+    {"user_id": Uuid(), "acked_seq": BigNumber, "acked_broadcast": BigNumber}, _build_raise_acked
+)
 
 
 async def read_tops(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, int]:

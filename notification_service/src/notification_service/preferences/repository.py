@@ -12,7 +12,7 @@ from sqlalchemy import Uuid, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.dialects import insert_into
-from notification_service.db.rows import make_rows
+from notification_service.db.rows import RowsStatement
 from notification_service.preferences.evaluate import Layer
 from notification_service.preferences.models import preference_defaults, user_preferences
 
@@ -60,16 +60,19 @@ class DefaultsStore:
         return found
 
 
+_FIND_DOCUMENTS = RowsStatement(
+    {"id": Uuid()},
+    lambda _, rows: select(user_preferences.c.user_id, user_preferences.c.document).join(
+        rows, user_preferences.c.user_id == rows.c.id
+    ),
+)
+
+
 async def find_documents(connection: AsyncConnection, user_ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
     """Own documents of those of these users who have one; one query."""
     if not user_ids:
         return {}
-    wanted = make_rows(connection, {"id": Uuid()}, [(each,) for each in user_ids], "wanted")
-    rows = await connection.execute(
-        select(user_preferences.c.user_id, user_preferences.c.document).join(
-            wanted, user_preferences.c.user_id == wanted.c.id
-        )
-    )
+    rows = await _FIND_DOCUMENTS.execute(connection, [(each,) for each in user_ids])
     return {row.user_id: row.document for row in rows}
 
 
