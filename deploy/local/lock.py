@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Resolve all dependencies and pin them with hashes: one file for development, one for each service's image.
+"""Resolve all dependencies and pin them with hashes: one file for development, and what the images are built from.
 
 The files hold names, versions and hashes only, no address of an index: they work with any mirror.
 """
@@ -32,5 +32,6 @@ def compile_lock(target: str, *sources: str, constraint: str | None = None) -> N
 if __name__ == "__main__":
     compile_lock("requirements/uv.txt", "requirements/uv.in")
     compile_lock("requirements/dev.txt", *PROJECTS, "requirements/dev.in")
+    compile_lock("requirements/build.txt", "requirements/build.in", constraint="requirements/dev.txt")
     for service in ("auth_service", "notification_service"):
         compile_lock(f"{service}/requirements.txt", f"{service}/pyproject.toml", constraint="requirements/dev.txt")
