@@ -398,24 +398,37 @@ class GatewayNode:
             return
         match event:
             case SessionRevokedEvent(data=data):
-                self._access.introspection.forget_user(data.user_id)
+                self._access.introspection.note_ended(data.user_id, data.session_ids, spared=data.except_session_id)
                 self._close_sessions(data.user_id, data.session_ids, data.except_session_id)
             case UserEvent(type=IdentityEventType.USER_DEACTIVATED, data=user):
                 self._close_account(user.id)
             case UserDeletedEvent(data=gone):
+                # The eraser deletes the queue: it must not be declared again while devices are still leaving.
+                if (feed := self.feeds.find(gone.id)) is not None:
+                    feed.wants_consumer = False
                 self._close_account(gone.id)
             case UserEvent(data=user):
                 self._access.introspection.forget_user(user.id)
+                self._tell_rights(user.id, user.roles)
                 self.presences.recheck_soon([user.id])
             case MembersChangedEvent(data=members) if members.removed:
                 self.presences.recheck_soon(members.removed)
             case KeyRotatedEvent():
                 self._keys.refresh()
+                # A key may have leaked, or all tokens been cut off. Refreshing shows a client where it stands.
+                self._access.introspection.forget_all()
+                everybody = tuple(self._connections.values())
+                spawn(self._serving.validate_again(everybody, code=CloseCode.TOKEN_EXPIRED), name="validate-again")
             case UnknownEvent() | _:
                 pass
 
+    def _tell_rights(self, user_id: UUID, roles: tuple[str, ...]) -> None:
+        feed = self.feeds.find(user_id)
+        for connection in tuple(feed.connections) if feed else ():
+            connection.run(connection.session.on_rights(roles))
+
     def _close_account(self, user_id: UUID) -> None:
-        self._access.introspection.forget_user(user_id)
+        self._access.introspection.note_ended(user_id)
         feed = self.feeds.find(user_id)
         for connection in tuple(feed.connections) if feed else ():
             connection.run(connection.session.close(CloseCode.ACCOUNT_CLOSED, "the account is closed"))

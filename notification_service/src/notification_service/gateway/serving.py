@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -31,6 +32,9 @@ from shared_contracts.ws.frames import Hello
 log = structlog.get_logger(__name__)
 
 _MAX_BATCH: Final = 500
+# 20 min in all: the longest an access token lives, and more.
+_VALIDATION_TRIES: Final = 240
+_VALIDATION_PAUSE: Final = timedelta(seconds=5)
 # A frame that is on its way when the store is asked arrives within this time.
 _GRACE: Final = timedelta(seconds=1)
 
@@ -63,10 +67,11 @@ class Serving:
 
     async def identify(self, connection: Client, hello: Hello) -> Feed | None:
         """Check the token, join the user's feed, read the stream, start the session; None when it was refused."""
+        moment = self._access.introspection.moment
         caller = await self._check(connection, hello.token, connection.ticket)
         if caller is None:
             return None
-        connection.token = None if connection.ticket else hello.token
+        connection.token = caller.token
         connection.info = hello.client
         feed = self._feeds.attach(connection, caller.id, caller.tenant)
         try:
@@ -88,6 +93,9 @@ class Serving:
             # Gone while it was being identified.
             self._feeds.detach(connection, caller.id)
             return None
+        if self._access.introspection.has_changed(caller.id, since=moment):
+            # What was heard meanwhile found no session here to act on.
+            await self.validate_again([connection])
         return feed
 
     async def identify_again(self, connection: Client, wanted: IdentifyAgain) -> None:
@@ -100,18 +108,36 @@ class Serving:
         session = connection.session
         connection.run(session.on_refreshed(_make_identity(caller), wanted.ref, now=now, wall_clock=wall_clock))
 
-    async def validate_again(self, connections: Sequence[Client]) -> None:
-        """Ask the auth service about tokens of open sessions, because its events may have been missed."""
-        for connection in connections:
-            identity = connection.session.identity
-            if identity is None or connection.token is None:
-                continue
-            try:
-                answer = await self._access.introspection.ask(connection.token)
-            except Unavailable:
+    async def validate_again(
+        self, connections: Sequence[Client], *, code: CloseCode = CloseCode.SESSION_REVOKED
+    ) -> None:
+        """Ask the auth service about tokens of open sessions, because its events may have been missed.
+
+        While it does not answer, asked again until every token in question has expired.
+        """
+        waiting = list(connections)
+        for _ in range(_VALIDATION_TRIES):
+            waiting = [each for each in waiting if each.session.is_open and each.token is not None]
+            later: list[Client] = []
+            for start in range(0, len(waiting), _MAX_BATCH):
+                part = waiting[start : start + _MAX_BATCH]
+                are_done = await asyncio.gather(*(self._validate(each, code) for each in part))
+                later += [each for each, is_done in zip(part, are_done, strict=True) if not is_done]
+            waiting = later
+            if not waiting:
                 return
-            if not answer.is_active:
-                connection.run(connection.session.close(CloseCode.SESSION_REVOKED, "the session was ended"))
+            await self._clock.sleep(_VALIDATION_PAUSE)
+
+    async def _validate(self, connection: Client, code: CloseCode) -> bool:
+        try:
+            answer = await self._access.introspection.ask(connection.token or "")
+        except Unavailable:
+            return False
+        if answer.is_active:
+            connection.run(connection.session.on_rights(answer.roles))
+        else:
+            connection.run(connection.session.close(code, "the token is no longer good"))
+        return True
 
     async def _check(self, connection: Client, token: str, ticket: str | None) -> Caller | None:
         try:

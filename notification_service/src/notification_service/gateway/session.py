@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
@@ -41,7 +41,7 @@ from notification_service.notifications.pages import FrameType, Page, StreamInfo
 from notification_service.notifications.resuming import decide_start
 from notification_service.presence.board import PresenceView
 from shared_contracts.error_codes import ErrorCode
-from shared_contracts.scopes import Scope
+from shared_contracts.scopes import Scope, scopes_of
 from shared_contracts.ws.close_codes import CloseCode
 from shared_contracts.ws.frames import (
     PROTOCOL,
@@ -321,6 +321,15 @@ class Session:
         if identity.roles != before:
             effects.append(SendText(encode("rights_changed", roles=list(identity.roles))))
         return effects
+
+    def on_rights(self, roles: tuple[str, ...]) -> list[Effect]:
+        """The user's roles are these from now on. The token stays good; what it may do is asked anew at every use."""
+        if self.phase is not Phase.OPEN or self.identity is None or self.identity.roles == roles:
+            return []
+        # Never more than the token itself says; for more the client refreshes it.
+        scopes = self.identity.scopes & scopes_of(roles)
+        self.identity = replace(self.identity, roles=roles, scopes=scopes)
+        return [SendText(encode("rights_changed", roles=list(roles)))]
 
     def on_refused(self, *, is_expired: bool) -> list[Effect]:
         """The token is not valid."""
