@@ -113,13 +113,13 @@ async def test_what_belongs_to_another_does_not_exist(service: Service) -> None:
     notification_id = await service.deliver(sender, ada)
     path = f"/api/v1/inbox/{notification_id}"
     before = (await service.get(path, ada)).json()
-    options: dict[str, Any]
-    for method, target, options in (
+    targets: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("GET", path, {}),
         ("PATCH", path, {"json": {"read": True}}),
         ("DELETE", path, {}),
         ("GET", f"/api/v1/notifications/status/{notification_id}", {}),
-    ):
+    )
+    for method, target, options in targets:
         answer = await service.call(method, target, eve, **options)
         assert answer.status_code == 404, (method, target)
         # Word for word what an id that never was gets.

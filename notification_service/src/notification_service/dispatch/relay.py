@@ -15,6 +15,7 @@ from notification_service import metrics
 from notification_service.broker.publisher import Outcome, Publisher
 from notification_service.clock import Clock
 from notification_service.db.base import AnyRow
+from notification_service.db.dialects import try_lock
 from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatched, Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
@@ -27,10 +28,15 @@ from notification_service.notifications.repository import claim_for_relay, measu
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 200
+# Any number that nothing else on the same database locks.
+_LOCK_NUMBER: Final = 0x48E7A1E
 
 
 class Relay:
-    """Sweeps for overdue notifications. Several may run: a claimed row is nobody else's while it is held."""
+    """Sweeps for overdue notifications. Several may run: one sweeps at a time, so that the order is kept.
+
+    Should two do so all the same, a claimed row is nobody else's while it is held.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,11 @@ class Relay:
         # Nothing is claimed while nothing could be published: rows would be held in vain.
         if not pending or not self._publisher.link.is_ready:
             return 0
+        async with self._database.read() as connection:
+            # Until what was claimed is published: two that publish at the same time would mix up what one sender sent.
+            return await self._publish_overdue(now) if await try_lock(connection, _LOCK_NUMBER) else 0
+
+    async def _publish_overdue(self, now: datetime) -> int:
         async with self._database.write() as connection:
             rows = await claim_for_relay(connection, now=now, hold=self._hold, limit=_BATCH)
         if rows:
