@@ -21,6 +21,8 @@ FailPoint = Literal[
     "before_channel_send",
     "after_channel_send_before_ack",
     "after_record_before_ack",
+    "before_digest_commit",
+    "after_digest_commit",
 ]
 
 _wanted, _, _skips = os.environ.get(VARIABLE, "").partition(":")

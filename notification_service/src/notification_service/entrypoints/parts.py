@@ -17,8 +17,10 @@ from notification_service.background import spawn
 from notification_service.broker.declare import count_consumers
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.purge import delete_queue, purge_queue
+from notification_service.channels.links import Unsubscription
 from notification_service.clock import Clock, SystemClock
 from notification_service.db.engine import Database
+from notification_service.digests.weekly import plan_weekly_summary
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.dispatch.relay import Relay
@@ -32,6 +34,10 @@ from notification_service.entrypoints.mailbox_port import KeptPort, MailboxPort
 from notification_service.entrypoints.personal_data import PERSONAL_DATA
 from notification_service.entrypoints.pipeline import Pipeline
 from notification_service.entrypoints.preferences_frame import publish_preferences
+from notification_service.entrypoints.rolling_up import RollingUp
+from notification_service.entrypoints.schedules_port import SchedulesPort
+from notification_service.entrypoints.sent import SentNotifications
+from notification_service.entrypoints.timekeeping import Timekeeper
 from notification_service.event_types.catalog import Catalog
 from notification_service.gateway.node import GatewayNode
 from notification_service.gateway.observer import Observer
@@ -58,6 +64,7 @@ from notification_service.presence.ports import Nodes
 from notification_service.settings import Settings
 from notification_service.templates.service import Templates
 from notification_service.templates.store import TemplateStore
+from shared_contracts.requests import DEFAULT_EVENT_TYPE
 from shared_contracts.topology import DEAD, INTAKE, user_queue_name
 from shared_contracts.ws.positions import Position
 
@@ -206,6 +213,7 @@ class Parts:
             defaults=self.defaults,
             clock=self.clock,
             tell=self._tell_preferences,
+            on_saved=plan_weekly_summary,
         )
 
     @cached_property
@@ -233,6 +241,17 @@ class Parts:
             gate=PreferenceGate(self.catalog, self.deciding),
         )
 
+    async def unsubscribe(self, wanted: Unsubscription) -> None:
+        """Switch off what an unsubscribe link names: the category on that channel, or the event type without one."""
+        switched_off = {wanted.channel: False}
+        if wanted.category is not None:
+            change: dict[str, Any] = {"categories": {wanted.category: switched_off}}
+        elif wanted.event_type != DEFAULT_EVENT_TYPE:
+            change = {"event_types": {wanted.event_type: switched_off}}
+        else:
+            change = {"channels": switched_off}
+        await self.preferences.patch(wanted.user_id, wanted.tenant, change)
+
     @cached_property
     def fanning_out(self) -> FanningOut:
         """Serving large audiences."""
@@ -245,6 +264,42 @@ class Parts:
             publish_deliveries=self.channels.queueing.publish,
             clock=self.clock,
         )
+
+    @cached_property
+    def timekeeper(self) -> Timekeeper:
+        """What time brings."""
+        return Timekeeper(
+            database=self.database,
+            publisher=self.publisher,
+            dispatcher=self.dispatcher,
+            marks=self.marks,
+            catalog=self.catalog,
+            deciding=self.deciding,
+            inbox=self.inbox,
+            live=self.live,
+            reach=lambda: self.channels.reach,
+            publish_deliveries=self.channels.queueing.publish,
+            clock=self.clock,
+            retention=self.settings.retention,
+            extras=(RollingUp(self.database).roll_up,),
+        )
+
+    @cached_property
+    def sent(self) -> SentNotifications:
+        """What was sent, for its senders."""
+        return SentNotifications(
+            database=self.database,
+            catalog=self.catalog,
+            dispatcher=self.dispatcher,
+            marks=self.marks,
+            live=self.live,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def schedules(self) -> SchedulesPort:
+        """Digests and schedules, for the REST API."""
+        return SchedulesPort(database=self.database, catalog=self.catalog, timekeeper=self.timekeeper, clock=self.clock)
 
     @cached_property
     def acceptor(self) -> Acceptor:

@@ -141,6 +141,7 @@ async def run_scheduler(parts: Parts) -> AsyncIterator[None]:
     """The loops that look after what time brings. Several processes may run them."""
     tasks = [
         keep_running(parts.relay.run, name="relay"),
+        keep_running(parts.timekeeper.run, name="timekeeper"),
         keep_running(parts.audit_relay.run, name="audit-relay"),
         keep_running(parts.channels.queueing.run, name="delivery-sweep"),
     ]

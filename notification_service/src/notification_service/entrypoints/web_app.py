@@ -9,7 +9,14 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from notification_service.analytics.endpoints import make_analytics_router
+from notification_service.channels.queueing import requeue_deliveries
+from notification_service.channels.unsubscribe_endpoints import make_unsubscribe_router
+from notification_service.channels.views import ChannelDeliveries
+from notification_service.contacts.endpoints import make_contact_router, make_telegram_router
 from notification_service.dead_letters.endpoints import make_dead_letter_router
+from notification_service.digests.endpoints import make_digest_router
+from notification_service.entrypoints.delivery_endpoints import make_delivery_router
 from notification_service.entrypoints.health import Check, make_health_router
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.personal_data import PERSONAL_DATA
@@ -17,6 +24,7 @@ from notification_service.event_types.endpoints import make_event_type_router, m
 from notification_service.intake.endpoints import BODY_LIMITS, make_intake_router
 from notification_service.mailbox.endpoints import make_inbox_router
 from notification_service.mailbox.status_endpoints import make_status_router
+from notification_service.notifications.endpoints import make_sent_router
 from notification_service.personal_data.endpoints import make_personal_data_router
 from notification_service.preferences.endpoints import make_preferences_router
 from notification_service.presence.endpoints import make_presence_router
@@ -38,13 +46,22 @@ def make_api_routers(parts: Parts) -> list[APIRouter]:
     cursors = Cursors(parts.settings.internal_keys[0])
     return [
         make_intake_router(parts.acceptor, callers),
-        make_status_router(parts.database, parts.clock, callers, cursors),
+        make_status_router(parts.database, parts.clock, callers, cursors, ChannelDeliveries()),
         make_inbox_router(parts.inbox, callers, cursors),
         make_event_type_router(parts.database, parts.catalog, parts.clock, callers, cursors),
         make_settings_router(parts.database, parts.catalog, parts.clock, callers),
         make_template_router(parts.templates, callers),
+        make_sent_router(parts.sent, callers, cursors),
+        make_digest_router(parts.schedules, callers, cursors),
+        make_analytics_router(parts.database, parts.clock, callers),
+        make_delivery_router(parts.database, parts.clock, callers, cursors),
+        make_contact_router(parts.channels.contact_book, callers, cursors),
+        make_telegram_router(parts.channels.contact_book, parts.channels.telegram_webhook_secret),
+        make_unsubscribe_router(parts.channels.links, parts.unsubscribe),
         make_preferences_router(parts.preferences, callers),
-        make_dead_letter_router(parts.database, parts.publisher, parts.clock, callers, cursors),
+        make_dead_letter_router(
+            parts.database, parts.publisher, parts.clock, callers, cursors, requeue=requeue_deliveries
+        ),
         make_personal_data_router(parts.database, parts.clock, PERSONAL_DATA, parts.settings.internal_keys),
         make_presence_router(parts.nodes, parts.people, callers, cursors),
     ]

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, select
+from sqlalchemy import ColumnElement, Label, Select, and_, case, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.clock import format_time
@@ -22,6 +23,15 @@ from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 
 IN_APP: Final = "in_app"
+COLLAPSED: Final = "collapsed"
+_REASONS: Final = MappingProxyType(
+    {
+        DeliveryState.EXPIRED.value: Reason.EXPIRED,
+        DeliveryState.RECALLED.value: Reason.RECALLED,
+        # The only way to be suppressed after it was kept.
+        DeliveryState.SUPPRESSED.value: Reason.COLLAPSED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,15 @@ async def list_deliveries(
     return DeliveryPage(page, rows[limit - 1].user_id if len(rows) > limit else None)
 
 
+async def find_delivery(
+    connection: AsyncConnection, notification: AnyRow, user_id: UUID, *, now: datetime
+) -> dict[str, Any] | None:
+    """One user's in-app delivery; None when there is none."""
+    query = _select_deliveries(notification, now)
+    row = (await connection.execute(query.where(query.selected_columns["user_id"] == user_id))).one_or_none()
+    return _describe(notification, row) if row is not None else None
+
+
 def _select_deliveries(notification: AnyRow, now: datetime) -> Select[Any]:
     return _select_shared(notification, now) if notification.recipients["all"] else _select_own(notification, now)
 
@@ -65,8 +84,24 @@ def _select_own(notification: AnyRow, now: datetime) -> Select[Any]:
     is_sent = exists().where(device_cursors.c.user_id == items.c.user_id, device_cursors.c.sent_seq >= items.c.seq)
     is_queued = and_(streams.c.queue_declared, literal(notification.dispatched_at is not None))
     status = _status(streams.c.acked_seq >= items.c.seq, is_sent, is_queued, items.c.expires_at, now)
+    gone = items.c.deleted_at.is_not(None)
+    status = case(
+        (and_(gone, items.c.last_change == "recalled"), DeliveryState.RECALLED.value),
+        (
+            and_(gone, items.c.last_change == COLLAPSED, streams.c.acked_seq < items.c.seq),
+            DeliveryState.SUPPRESSED.value,
+        ),
+        else_=status.element,
+    ).label("status")
     return (
-        select(items.c.user_id, status, items.c.created_at, items.c.seen_at, items.c.read_at, items.c.archived_at)
+        select(
+            items.c.user_id,
+            status,
+            items.c.created_at,
+            items.c.seen_at,
+            items.c.read_at,
+            items.c.archived_at,
+        )
         .select_from(items.join(streams, streams.c.user_id == items.c.user_id))
         .where(items.c.notification_id == notification.id)
     )
@@ -79,6 +114,8 @@ def _select_shared(notification: AnyRow, now: datetime) -> Select[Any]:
     )
     is_acked = func.coalesce(streams.c.acked_broadcast, 0) >= broadcasts.c.seq
     status = _status(is_acked, is_sent, literal(value=False), broadcasts.c.expires_at, now)
+    if notification.recalled_at is not None:
+        status = literal(DeliveryState.RECALLED.value).label("status")
     own = and_(
         broadcast_states.c.user_id == users.c.id, broadcast_states.c.notification_id == broadcasts.c.notification_id
     )
@@ -106,7 +143,7 @@ def _status(
     is_queued: ColumnElement[bool],
     expires_at: ColumnElement[Any],
     now: datetime,
-) -> ColumnElement[str]:
+) -> Label[str]:
     return case(
         (is_acked, DeliveryState.ACKED.value),
         (and_(expires_at.is_not(None), expires_at <= now), DeliveryState.EXPIRED.value),
@@ -123,7 +160,7 @@ def _describe(notification: AnyRow, row: AnyRow) -> dict[str, Any]:
         "user_id": row.user_id,
         "channel": IN_APP,
         "status": row.status,
-        "reason": Reason.EXPIRED if row.status == DeliveryState.EXPIRED else None,
+        "reason": _REASONS.get(row.status),
         "attempts": 0 if row.status == DeliveryState.PENDING else 1,
         "created_at": row.created_at,
         "last_attempt_at": notification.dispatched_at,

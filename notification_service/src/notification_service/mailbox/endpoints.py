@@ -4,8 +4,9 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field, ValidationError
 
-from notification_service.errors import BadRequest, NotFound
+from notification_service.errors import BadRequest, InvalidSchema, NotFound
 from notification_service.identity.access import Caller
 from notification_service.mailbox.actions import Action
 from notification_service.mailbox.inbox import InboxCursor, InboxFilter
@@ -27,6 +28,8 @@ from notification_service.notifications.kept import Counts
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import Cursors
+from shared_contracts.problems import FieldError
+from shared_contracts.requests import describe_errors
 from shared_contracts.scopes import Scope
 from shared_contracts.ws.positions import parse_position
 
@@ -55,9 +58,17 @@ def make_inbox_router(inbox: Inbox, callers: Callers, cursors: Cursors) -> APIRo
         )
 
     @router.get("/counts", summary="Unread, unseen, total")
-    async def count(caller: Owner, state: Annotated[list[StateName] | None, Query(max_length=6)] = None) -> CountsOut:
-        """The counts kept for the caller. `state`, given several times, adds a count for each."""
+    async def count(
+        caller: Owner,
+        state: Annotated[list[StateName] | None, Query(max_length=6)] = None,
+        filters_given: Annotated[
+            list[Annotated[str, Field(max_length=1000)]] | None,
+            Query(alias="filter", max_length=10, description='A filter as JSON: `{"state": "unread", "tag": "x"}`.'),
+        ] = None,
+    ) -> CountsOut:
+        """The counts kept for the caller. `state` and `filter`, given several times, add a count for each, in order."""
         filters = [InboxFilter(state=each) for each in state or ()]
+        filters += [_make_filter(_read_filter(each)) for each in filters_given or ()]
         counts, found = await inbox.count(caller.id, caller.tenant, filters)
         return _describe_counts(counts, found if filters else None)
 
@@ -91,10 +102,12 @@ def make_inbox_router(inbox: Inbox, callers: Callers, cursors: Cursors) -> APIRo
         """By ids, or by a filter (an empty one means everything). Ids that are not the caller's are passed over."""
         action = Action(batch.action)
         if batch.ids is not None:
-            change = await inbox.change(caller.id, caller.tenant, action, batch.ids)
+            change = await inbox.change(caller.id, caller.tenant, action, batch.ids, until=batch.snoozed_until)
             return InboxBatchOut(changed=change.changed_count, counts=_describe_counts(change.counts))
         assert batch.filter is not None
-        changed, counts = await inbox.change_filtered(caller.id, caller.tenant, action, _make_filter(batch.filter))
+        changed, counts = await inbox.change_filtered(
+            caller.id, caller.tenant, action, _make_filter(batch.filter), until=batch.snoozed_until
+        )
         return InboxBatchOut(changed=changed, counts=_describe_counts(counts))
 
     @router.get("/{notification_id}", summary="One item")
@@ -104,10 +117,11 @@ def make_inbox_router(inbox: Inbox, callers: Callers, cursors: Cursors) -> APIRo
 
     @router.patch("/{notification_id}", summary="Change an item")
     async def patch_item(notification_id: UUID, patch: ItemPatch, caller: Owner) -> ItemOut:
-        """Read, unread, seen, archive or unarchive one item; every device learns of it at once."""
+        """Read, unread, seen, archive, snooze or pin one item, or undo it; every device learns of it at once."""
         await inbox.get_item(caller.id, caller.tenant, notification_id)
         for action in _actions_of(patch):
-            await inbox.change(caller.id, caller.tenant, action, [notification_id])
+            until = patch.snoozed_until if action is Action.SNOOZE else None
+            await inbox.change(caller.id, caller.tenant, action, [notification_id], until=until)
         return ItemOut.model_validate(await inbox.get_item(caller.id, caller.tenant, notification_id))
 
     @router.delete("/{notification_id}", status_code=204, summary="Remove an item")
@@ -129,6 +143,7 @@ def _make_filter(given: FilterIn) -> InboxFilter:
         tag=given.tag,
         priority=given.priority,
         group_id=given.group_id,
+        pinned=given.pinned,
         since=given.since,
         until=given.until,
         text=given.text,
@@ -143,7 +158,20 @@ def _actions_of(patch: ItemPatch) -> list[Action]:
         actions.append(Action.READ if patch.read else Action.UNREAD)
     if patch.archived is not None:
         actions.append(Action.ARCHIVE if patch.archived else Action.UNARCHIVE)
+    if "snoozed_until" in patch.model_fields_set:
+        actions.append(Action.SNOOZE if patch.snoozed_until is not None else Action.UNSNOOZE)
+    if patch.pinned is not None:
+        actions.append(Action.PIN if patch.pinned else Action.UNPIN)
     return actions
+
+
+def _read_filter(text: str) -> FilterIn:
+    try:
+        return FilterIn.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidSchema(
+            [FieldError(field=f"filter.{field}", message=message) for field, message in describe_errors(error.errors())]
+        ) from None
 
 
 def _describe_counts(counts: Counts, found: list[int] | None = None) -> CountsOut:

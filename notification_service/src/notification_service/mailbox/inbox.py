@@ -34,6 +34,7 @@ class InboxFilter:
     tag: str | None = None
     priority: str | None = None
     group_id: UUID | None = None
+    pinned: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
     text: str | None = None
@@ -191,7 +192,7 @@ def _select_items(
     )
     if only is not None:
         return query.where(items.c.notification_id == only)
-    query = query.where(*_state_conditions(items, wanted.state), *_time_conditions(items.c.created_at, wanted))
+    query = query.where(*_state_conditions(items, wanted), *_time_conditions(items.c.created_at, wanted))
     if cursor is not None:
         query = query.where(items.c.seq < cursor.before_seq)
     return _where_content(query, items.c.notification_id, wanted)
@@ -232,7 +233,7 @@ def _select_broadcasts(
     if only is not None:
         return query.where(broadcasts.c.notification_id == only)
     query = query.where(
-        *_state_conditions(broadcast_states, wanted.state), *_time_conditions(broadcasts.c.created_at, wanted)
+        *_state_conditions(broadcast_states, wanted), *_time_conditions(broadcasts.c.created_at, wanted)
     )
     if cursor is not None:
         query = query.where(broadcasts.c.seq < cursor.before_broadcast)
@@ -243,10 +244,12 @@ def _is_there(table: Any, expires_at: ColumnElement[Any], now: datetime) -> Colu
     return and_(table.c.deleted_at.is_(None), or_(expires_at.is_(None), expires_at > now))
 
 
-def _state_conditions(table: Any, state: State | None) -> Sequence[ColumnElement[bool]]:
+def _state_conditions(table: Any, wanted: InboxFilter) -> Sequence[ColumnElement[bool]]:
     columns = table.c
     in_list = [columns.archived_at.is_(None), columns.snoozed_until.is_(None)]
-    match state:
+    if wanted.pinned is not None:
+        in_list.append(columns.pinned_at.is_not(None) if wanted.pinned else columns.pinned_at.is_(None))
+    match wanted.state:
         case "archived":
             return [columns.archived_at.is_not(None)]
         case "snoozed":

@@ -43,6 +43,7 @@ class ItemOut(BaseModel):
     seen_at: AwareDatetime | None
     archived_at: AwareDatetime | None
     snoozed_until: AwareDatetime | None
+    pinned_at: AwareDatetime | None = None
 
 
 class InboxOut(BaseModel):
@@ -67,11 +68,16 @@ class ItemPatch(BaseModel):
     read: bool | None = None
     seen: Literal[True] | None = None
     archived: bool | None = None
+    snoozed_until: AwareDatetime | None = Field(
+        default=None, description="Away until then, and back as new; null brings it back now."
+    )
+    pinned: bool | None = None
 
     @model_validator(mode="after")
     def _check_something(self) -> "ItemPatch":
-        if self.read is None and self.seen is None and self.archived is None:
-            raise ValueError("at least one of read, seen and archived must be given")
+        given = (self.read, self.seen, self.archived, self.pinned)
+        if all(each is None for each in given) and "snoozed_until" not in self.model_fields_set:
+            raise ValueError("at least one of read, seen, archived, snoozed_until and pinned must be given")
         return self
 
 
@@ -84,6 +90,7 @@ class FilterIn(BaseModel):
     tag: Annotated[str, Field(max_length=64)] | None = None
     priority: Priority | None = None
     group_id: UUID | None = None
+    pinned: bool | None = None
     since: AwareDatetime | None = Field(default=None, alias="from")
     until: AwareDatetime | None = Field(default=None, alias="to")
     text: Annotated[str, Field(max_length=200)] | None = Field(default=None, alias="q")
@@ -99,7 +106,8 @@ class ListQuery(FilterIn):
 class InboxBatchIn(BaseModel):
     """One action on many items: exactly one of `ids` and `filter`."""
 
-    action: Literal["read", "unread", "seen", "archive", "unarchive", "delete"]
+    action: Literal["read", "unread", "seen", "archive", "unarchive", "delete", "snooze", "unsnooze", "pin", "unpin"]
+    snoozed_until: AwareDatetime | None = Field(default=None, description="For `snooze`: when the items come back.")
     ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_IDS)] | None = None
     filter: FilterIn | None = None
 
@@ -107,6 +115,8 @@ class InboxBatchIn(BaseModel):
     def _check_one(self) -> "InboxBatchIn":
         if (self.ids is None) == (self.filter is None):
             raise ValueError("exactly one of ids and filter must be given")
+        if (self.action == "snooze") != (self.snoozed_until is not None):
+            raise ValueError("snoozed_until belongs to the action snooze, and must be given there")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import orjson
 
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
-from notification_service.errors import BadRequest, NotFound
+from notification_service.errors import BadRequest, InvalidSchema, NotFound
 from notification_service.mailbox import inbox
 from notification_service.mailbox.actions import Action
 from notification_service.mailbox.changes import read_changes
@@ -23,6 +24,7 @@ from notification_service.mailbox.state import StateChange, change_state
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.pages import Cursor, Page
 from notification_service.notifications.resuming import Resume, decide_start
+from shared_contracts.problems import FieldError
 from shared_contracts.ws.frames import MAX_IDS
 from shared_contracts.ws.positions import Position
 
@@ -113,8 +115,22 @@ class Inbox:
             ]
         return counts, found
 
-    async def change(self, user_id: UUID, tenant: str, action: Action, ids: Sequence[UUID] | None) -> StateChange:
-        """Apply one action to some items, or to all (None), and tell every device."""
+    async def change(
+        self,
+        user_id: UUID,
+        tenant: str,
+        action: Action,
+        ids: Sequence[UUID] | None,
+        *,
+        until: datetime | None = None,
+    ) -> StateChange:
+        """Apply one action to some items, or to all (None), and tell every device.
+
+        Raises:
+            InvalidSchema: Snoozed until a time that is past.
+        """
+        if until is not None and until <= self._clock.now():
+            raise InvalidSchema([FieldError(field="snoozed_until", message="must be in the future")])
         async with self._database.write() as connection:
             change = await change_state(
                 connection,
@@ -124,17 +140,18 @@ class Inbox:
                 ids=ids,
                 live=self._live,
                 now=self._clock.now(),
+                until=until,
             )
         if change.seq is not None:
             self._tell_devices(change)
         return change
 
     async def change_filtered(
-        self, user_id: UUID, tenant: str, action: Action, wanted: InboxFilter
+        self, user_id: UUID, tenant: str, action: Action, wanted: InboxFilter, *, until: datetime | None = None
     ) -> tuple[int, Counts]:
         """Apply one action to everything a filter finds, up to 10,000 items; answers how many changed."""
         if wanted == InboxFilter():
-            change = await self.change(user_id, tenant, action, None)
+            change = await self.change(user_id, tenant, action, None, until=until)
             return change.changed_count, change.counts
         async with self._database.read() as connection:
             ids = await inbox.find_ids(
@@ -142,7 +159,7 @@ class Inbox:
             )
         changed = 0
         for start in range(0, len(ids), MAX_IDS):
-            change = await self.change(user_id, tenant, action, ids[start : start + MAX_IDS])
+            change = await self.change(user_id, tenant, action, ids[start : start + MAX_IDS], until=until)
             changed += change.changed_count
         counts, _ = await self.count(user_id, tenant)
         return changed, counts

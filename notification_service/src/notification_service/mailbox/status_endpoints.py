@@ -1,11 +1,13 @@
 """How far a notification has come: for its sender, and for staff."""
 
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.clock import Clock
 from notification_service.db.base import AnyRow
@@ -60,6 +62,18 @@ class StatusOut(BaseModel):
     deliveries: DeliveriesOut
 
 
+class OtherDeliveries(Protocol):
+    """Deliveries over other channels; the entrypoints hand them over, because stages do not import each other."""
+
+    async def count(self, connection: AsyncConnection, notification_id: UUID) -> dict[str, dict[str, int]]:
+        """How many are in which state, by channel."""
+
+    async def list(
+        self, connection: AsyncConnection, notification_id: UUID, *, after: tuple[UUID, UUID] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """At most `limit`, in the order of (user, id)."""
+
+
 class StatusQuery(BaseModel):
     """Which page of the deliveries."""
 
@@ -67,7 +81,9 @@ class StatusQuery(BaseModel):
     cursor: CursorParameter = None
 
 
-def make_status_router(database: Database, clock: Clock, callers: Callers, cursors: Cursors) -> APIRouter:
+def make_status_router(
+    database: Database, clock: Clock, callers: Callers, cursors: Cursors, others: OtherDeliveries
+) -> APIRouter:
     """`GET /notifications/status/{id}`."""
     router = APIRouter(prefix="/api/v1/notifications", tags=["notifications"], route_class=JsonRoute)
 
@@ -79,7 +95,7 @@ def make_status_router(database: Database, clock: Clock, callers: Callers, curso
     ) -> StatusOut:
         """For its sender, and with `deliveries:read` for everybody's in the tenant; anyone else gets 404."""
         scope = f"deliveries:{notification_id}"
-        after = cursors.read(scope, query.cursor)
+        place = cursors.read(scope, query.cursor)
         now = clock.now()
         async with database.read() as connection:
             row = (
@@ -88,23 +104,48 @@ def make_status_router(database: Database, clock: Clock, callers: Callers, curso
             if row is None or not _may_see(caller, row):
                 raise NotFound("there is no such notification")
             counts = await count_by_state(connection, row, now=now)
-            page = await list_deliveries(
-                connection, row, after=UUID(after) if after else None, limit=query.limit, now=now
-            )
+            counts_of_others = await others.count(connection, row.id)
+            items, next_place = await _read_page(connection, row, others, place, limit=query.limit, now=now)
         return StatusOut(
             id=row.id,
             status=_describe_stage(row),
             created_at=row.created_at,
             recipients_count=row.recipients_count,
-            counts_by_channel_and_state={IN_APP: counts} if counts else {},
+            counts_by_channel_and_state={**({IN_APP: counts} if counts else {}), **counts_of_others},
             problems=row.problems or [],
             deliveries=DeliveriesOut(
-                items=[DeliveryOut.model_validate(item) for item in page.items],
-                next_cursor=cursors.write(scope, str(page.next_user)) if page.next_user else None,
+                items=[DeliveryOut.model_validate(item) for item in items],
+                next_cursor=cursors.write(scope, next_place) if next_place else None,
             ),
         )
 
     return router
+
+
+async def _read_page(
+    connection: AsyncConnection,
+    row: AnyRow,
+    others: OtherDeliveries,
+    place: list[str] | None,
+    *,
+    limit: int,
+    now: datetime,
+) -> tuple[list[dict[str, Any]], list[str] | None]:
+    """One page, and the place after it: the in-app deliveries first, `[user]`, then the others, `[user, delivery]`."""
+    items: list[dict[str, Any]] = []
+    after: tuple[UUID, UUID] | None = None
+    if place is not None and len(place) == 2:
+        after = UUID(place[0]), UUID(place[1])
+    else:
+        page = await list_deliveries(connection, row, after=UUID(place[0]) if place else None, limit=limit, now=now)
+        items = page.items
+        if page.next_user is not None:
+            return items, [str(page.next_user)]
+    room = max(1, limit - len(items))
+    found = await others.list(connection, row.id, after=after, limit=room + 1)
+    items += found[:room]
+    last = found[room - 1] if len(found) > room else None
+    return items, [str(last["user_id"]), str(last["id"])] if last is not None else None
 
 
 def _may_see(caller: Caller, row: AnyRow) -> bool:

@@ -1,0 +1,182 @@
+"""Why somebody did or did not get a notification: twelve set-ups, each with the right answer (X-9)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from house import House
+from waiting import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.req("X-9")]
+
+BOTH = ["in_app", "email"]
+
+
+def of(trace: dict[str, Any], channel: str) -> dict[str, Any]:
+    return next(each for each in trace["channels"] if each["channel"] == channel)
+
+
+async def test_the_ordinary_case_says_what_was_read(house: House) -> None:
+    ada = house.person()
+    await house.make_type()
+    trace = await house.trace(await house.send(ada), ada)
+    assert trace["outcome"] in ("pending", "queued")
+    assert of(trace, "in_app")["rules"] == [{"rule": "default_enabled", "value": True, "source": "event_type"}]
+
+
+async def test_a_muted_type(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=BOTH)
+    await house.prefer(ada, event_types={"order.shipped": {"email": False, "in_app": False}})
+    trace = await house.trace(await house.send(ada), ada)
+    assert (trace["outcome"], of(trace, "email")["reason"]) == ("suppressed", "event_type_off")
+    assert of(trace, "in_app")["reason"] == "event_type_off"
+    assert of(trace, "email")["rules"] == [
+        {"rule": "event_types.order.shipped.email", "value": False, "source": "user"}
+    ]
+    assert await house.inbox(ada) == []
+
+
+async def test_a_muted_category_and_a_muted_channel(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=BOTH)
+    await house.prefer(ada, categories={"orders": {"in_app": False}}, channels={"email": False, "in_app": True})
+    trace = await house.trace(await house.send(ada), ada)
+    assert of(trace, "in_app")["reason"] == "category_off"
+    assert of(trace, "email")["reason"] == "channel_off"
+    assert of(trace, "email")["rules"][0] == {"rule": "channels.email", "value": False, "source": "user"}
+
+
+async def test_a_default_of_the_role_and_of_the_tenant(house: House) -> None:
+    ada, boss = house.person(), house.person("staff")
+    await house.make_type(channels=BOTH)
+    await house.ask("PUT", "/preferences/defaults", house.admin, {"channels": {"email": False}})
+    await house.ask(
+        "PUT", "/preferences/defaults?role=staff", house.admin, {"categories": {"orders": {"email": False}}}
+    )
+    sent = await house.send(ada, boss)
+    assert of(await house.trace(sent, ada), "email")["rules"] == [
+        {"rule": "channels.email", "value": False, "source": "tenant"}
+    ]
+    assert of(await house.trace(sent, boss), "email")["rules"] == [
+        {"rule": "categories.orders.email", "value": False, "source": "role"}
+    ]
+
+
+@pytest.mark.req("X-10")
+async def test_quiet_hours(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=BOTH)
+    await house.prefer(ada, quiet_hours={"enabled": True, "start": "00:00", "end": "00:00"})
+    trace = await house.trace(await house.send(ada), ada)
+    assert (of(trace, "email")["reason"], of(trace, "in_app")["reason"]) == ("quiet_hours", None)
+    assert of(trace, "email")["rules"][-1]["rule"] == "quiet_hours"
+    assert len(await house.inbox(ada)) == 1
+    urgent = await house.trace(await house.send(ada, priority="critical"), ada)
+    assert of(urgent, "email")["reason"] == "channel_not_configured"
+
+
+async def test_a_digest(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=BOTH)
+    await house.prefer(ada, digest={"email": "daily"})
+    trace = await house.trace(await house.send(ada), ada)
+    assert of(trace, "email")["reason"] == "digested"
+    assert of(trace, "email")["due_at"] is not None
+
+
+async def test_throttled(house: House) -> None:
+    ada = house.person()
+    await house.make_type(throttle={"limit": 2, "window_seconds": 86_400})
+    sent = [await house.send(ada) for _ in range(3)]
+    assert [of(await house.trace(each, ada), "in_app")["reason"] for each in sent] == [None, None, "throttled"]
+    assert len(await house.inbox(ada)) == 2
+
+
+async def test_no_address_and_a_channel_that_is_off(house: House) -> None:
+    ada = house.person(email=None)
+    await house.make_type(channels=["in_app", "telegram"])
+    trace = await house.trace(await house.send(ada), ada)
+    assert of(trace, "telegram")["reason"] in ("no_address", "channel_not_configured")
+
+
+async def test_one_that_expired_and_one_that_was_recalled(house: House) -> None:
+    ada = house.person()
+    await house.make_type()
+    short = await house.send(ada, ttl_seconds=1)
+    recalled = await house.send(ada)
+    await house.ask("POST", f"/notifications/{recalled}/recall", house.shop)
+    assert (await house.trace(recalled, ada))["outcome"] == "recalled"
+    assert of(await house.trace(recalled, ada), "in_app")["reason"] == "recalled"
+
+    async def is_expired() -> bool:
+        return bool(of(await house.trace(short, ada), "in_app")["outcome"] == "expired")
+
+    await until(is_expired)
+    assert of(await house.trace(short, ada), "in_app")["reason"] == "expired"
+
+
+async def test_replaced_by_a_newer_one(house: House) -> None:
+    ada = house.person()
+    await house.make_type()
+    older = await house.send(ada, collapse_key="order-1")
+    newer = await house.send(ada, collapse_key="order-1")
+    assert of(await house.trace(older, ada), "in_app")["reason"] == "collapsed"
+    assert [item["id"] for item in await house.inbox(ada)] == [str(newer)]
+    assert (await house.ask("GET", "/inbox/counts", ada))["unread"] == 1
+
+
+async def test_who_is_none_of_the_recipients(house: House) -> None:
+    ada, ben, gone = house.person(), house.person(), house.person(is_active=False)
+    await house.make_type()
+    sent = await house.send(ada, gone)
+    assert (await house.trace(sent, ben))["reason"] == "unknown_recipient"
+    assert (await house.trace(sent, gone))["reason"] == "recipient_inactive"
+    assert (await house.trace(sent, ada))["reason"] is None
+    nobody = {**vars(ben), "id": uuid4()}
+    found = await house.ask("GET", f"/notifications/{sent}/trace?user_id={nobody['id']}", house.shop)
+    assert (found["outcome"], found["reason"], found["channels"]) == ("not_sent", "unknown_recipient", [])
+
+
+async def test_who_may_ask(house: House) -> None:
+    ada, ben, staff = house.person(), house.person(), house.person("staff")
+    stranger = house.service.add_person("admin", tenant=house.service.add_tenant())
+    await house.make_type()
+    sent = await house.send(ada)
+    for asker in (ada, staff, house.shop):
+        assert (await house.trace(sent, ada, asker=asker))["notification_id"] == str(sent)
+    for asker in (ben, stranger):
+        await house.ask("GET", f"/notifications/{sent}/trace?user_id={ada.id}", asker, status=404)
+
+
+async def test_a_variable_that_is_missing_is_a_failure_with_its_reason(house: House) -> None:
+    ada = house.person()
+    await house.make_type()
+    path = "/event-types/order.shipped/templates/in_app/en"
+    await house.ask("PUT", path, house.admin, {"title": "Order {{ data.order_id }}", "body": "x"})
+    sent = await house.send(ada)
+    trace = await house.trace(sent, ada)
+    assert (trace["outcome"], trace["reason"]) == ("failed", "missing_variable")
+    assert await house.inbox(ada) == []
+    letters = await house.ask("GET", "/dead-letters?reason=missing_variable", house.admin)
+    assert [each["message_id"] for each in letters["items"]] == [str(sent)]
+
+
+async def test_scheduled_and_recalled_before_its_time(house: House) -> None:
+    ada = house.person()
+    await house.make_type()
+    at = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    sent = await house.send(ada, deliver=False, deliver_at=at)
+    assert (await house.trace(sent, ada))["outcome"] == "pending"
+    done = await house.ask("POST", f"/notifications/{sent}/recall", house.shop)
+    assert (done["status"], done["items"]) == ("recalled", 0)
+    kept = await house.send(ada, deliver=False, deliver_at=at)
+
+    async def has_arrived() -> bool:
+        return [item["id"] for item in await house.inbox(ada)] == [str(kept)]
+
+    await until(has_arrived)
+    assert (await house.trace(sent, ada))["outcome"] == "recalled"
