@@ -1,12 +1,15 @@
 """`make test`: start a RabbitMQ node and a PostgreSQL cluster of its own, run every suite against them, end them.
 
-Each suite is one pytest run. Arguments are passed on to pytest; `--only NAME` picks suites.
+Each suite is one pytest run. Arguments are passed on to pytest; `--only NAME` picks suites. Two run side by side where
+there are two processors, because each spends half of its time waiting: then every suite's output is shown whole when
+it ends, and a line tells every quarter of a minute how far each is.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,14 +41,25 @@ class Suite:
     on_postgres: str | None = None
     """Name of the variable that takes the address of a fresh PostgreSQL database."""
 
+    @property
+    def family(self) -> str:
+        """What comes before the first dash: the same tests under other conditions."""
+        return self.name.partition("-")[0]
 
+
+# The longest first: what is left at the end is then short, and two that run side by side end together. The end-to-end
+# suites wait more than they work, each on a broker of its own.
 SUITES = (
-    Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
+    Suite("e2e-sqlite", ("tests_e2e",), {"HERALD_E2E_DATABASES": "sqlite"}),
+    Suite("notification", ("notification_service/tests",)),
+    Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("auth-sqlite", ("auth_service/tests",)),
     Suite("auth-postgresql", ("auth_service/tests",), on_postgres="AUTH_DATABASE_URL"),
-    Suite("notification", ("notification_service/tests",)),
-    Suite("e2e", ("tests_e2e",)),
+    Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
 )
+_SLOWEST = 15
+_PROGRESS_S = 15.0
+_STOP_LIMIT_S = 60.0
 
 
 @contextmanager
@@ -107,37 +121,160 @@ def _for_each(names: list[str], expression: str) -> str:
     return f"lists:foreach(fun(V) -> {expression} end, [{listed}])."
 
 
-def run_suite(suite: Suite, services: dict[str, str], pytest_arguments: list[str]) -> int:
-    """Run one suite; answer pytest's exit code."""
+@dataclass
+class Run:
+    """One suite under way, or ended.
+
+    Attributes:
+        output: Everything it has printed so far.
+    """
+
+    suite: Suite
+    process: subprocess.Popen[bytes]
+    output: bytearray = field(default_factory=bytearray)
+    started: float = field(default_factory=time.monotonic)
+    took_s: float = 0.0
+
+    @property
+    def progress(self) -> str:
+        """What pytest last said of how far it is."""
+        found = _PERCENT.findall(bytes(self.output))
+        return f"{self.suite.name} {found[-1].decode().strip() if found else '0%'}"
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a test failed, or the suite could not run."""
+        # 5: no test was selected, which happens with -k over several suites.
+        return self.process.returncode not in (0, 5)
+
+    def follow(self, *, live: bool) -> None:
+        """Take what it prints until it ends; show it at once when `live`, else whole at the end."""
+        stream = self.process.stdout
+        assert stream is not None
+        with stream:
+            while piece := stream.read1(65536):  # type: ignore[attr-defined]  # a buffered reader has it
+                self.output += piece
+                if live:
+                    _show(piece)
+        self.process.wait()
+        self.took_s = time.monotonic() - self.started
+        with _printing:
+            if not live:
+                say("test", f"--- {self.suite.name}")
+                _show(self.output)
+            outcome = "failed" if self.has_failed else "passed"
+            say("test", f"--- {self.suite.name} {outcome} after {self.took_s:.0f} s")
+
+    def find_slow_tests(self) -> list[tuple[float, str]]:
+        """(seconds, test) of the tests pytest called its slowest."""
+        return [
+            (float(match["s"]), f"{match['test'].decode().strip()} ({match['phase'].decode()}, {self.suite.name})")
+            for match in _DURATION.finditer(self.output)
+        ]
+
+
+_PERCENT = re.compile(rb"\[ *(\d+%)\]")
+_DURATION = re.compile(rb"^(?P<s>\d+\.\d+)s (?P<phase>call|setup|teardown) +(?P<test>\S.*)$", re.MULTILINE)
+_printing = threading.Lock()
+
+
+def _show(text: bytes | bytearray) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.flush()
+
+
+def start_suite(suite: Suite, services: dict[str, str], pytest_arguments: list[str]) -> Run:
+    """Start one suite's pytest. When coverage is measured, every process writes a data file of its own."""
     environment = {**os.environ, **services, **suite.environment}
     if suite.on_postgres:
         environment[suite.on_postgres] = services[POSTGRES_URL]
-    paths = [path for path in suite.paths if any((ROOT / path).glob("**/test_*.py"))]
-    if not paths:
-        return 0
-    say("test", f"--- {suite.name}")
     runner = ["-m", "coverage", "run", "-m", "pytest"] if os.environ.get("HERALD_COVERAGE") else ["-m", "pytest"]
-    return subprocess.run(
-        [sys.executable, *runner, *paths, *pytest_arguments], cwd=ROOT, env=environment, check=False
-    ).returncode
+    # A cache of its own: what failed last is not what failed last in a suite beside it.
+    options = [f"--durations={_SLOWEST}", "-o", f"cache_dir=.pytest_cache/{suite.name}"]
+    if sys.stdout.isatty():
+        options.append("--color=yes")
+    process = subprocess.Popen(
+        [sys.executable, "-u", *runner, *suite.paths, *options, *pytest_arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    return Run(suite, process)
+
+
+def run_suites(
+    suites: list[Suite], services: dict[str, str], pytest_arguments: list[str], *, side_by_side: int
+) -> list[Run]:
+    """Run suites, some at the same time; answer all, in the order they ended."""
+    waiting, ended = list(suites), list[Run]()
+    running: dict[threading.Thread, Run] = {}
+    told = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < side_by_side:
+                run = start_suite(waiting.pop(0), services, pytest_arguments)
+                say("test", f"--- {run.suite.name} begins")
+                thread = threading.Thread(target=run.follow, kwargs={"live": side_by_side == 1})
+                running[thread] = run
+                thread.start()
+            next(iter(running)).join(0.1)
+            for thread in [each for each in running if not each.is_alive()]:
+                ended.append(running.pop(thread))
+            if side_by_side > 1 and time.monotonic() - told > _PROGRESS_S:
+                told = time.monotonic()
+                with _printing:
+                    say("test", ", ".join(run.progress for run in running.values()) or "nearly done")
+    finally:
+        for run in running.values():
+            run.process.terminate()
+        for thread in running:
+            thread.join(_STOP_LIMIT_S)
+    return ended
+
+
+def choose(names: list[str] | None) -> list[Suite]:
+    """The suites of these names; `e2e` means all that begin with `e2e-`. None: every suite that has tests."""
+    chosen = [suite for suite in SUITES if not names or suite.name in names or suite.family in names]
+    return [suite for suite in chosen if any(any((ROOT / path).glob("**/test_*.py")) for path in suite.paths)]
 
 
 def main() -> None:
     """Run the suites; the exit code is the number of suites that failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=[suite.name for suite in SUITES], help="run just this suite")
+    names = sorted({name for suite in SUITES for name in (suite.name, suite.family)})
+    parser.add_argument("--only", action="append", choices=names, help="run just this suite, or this family of suites")
+    parser.add_argument(
+        "--side-by-side",
+        type=int,
+        default=int(os.environ.get("HERALD_TEST_SUITES_AT_ONCE", min(2, os.cpu_count() or 1))),
+        metavar="N",
+        help="suites at the same time; 1 shows their output as it comes",
+    )
     options, pytest_arguments = parser.parse_known_args()
-    chosen = [suite for suite in SUITES if not options.only or suite.name in options.only]
+    chosen = choose(options.only)
+    side_by_side = max(1, min(options.side_by_side, len(chosen)))
     started = time.monotonic()
     with backing_services() as services:
-        # Exit code 5: no test was selected, which happens with -k over several suites.
-        failed = [suite.name for suite in chosen if run_suite(suite, services, pytest_arguments) not in (0, 5)]
-    say(
-        "test",
-        f"{len(chosen)} suites in {time.monotonic() - started:.0f} s; "
-        + (f"failed: {failed}" if failed else "all passed"),
-    )
-    sys.exit(len(failed))
+        runs = run_suites(chosen, services, pytest_arguments, side_by_side=side_by_side)
+    failed = summarise(runs, time.monotonic() - started)
+    sys.exit(failed)
+
+
+def summarise(runs: list[Run], took_s: float) -> int:
+    """Say how long what took, and what failed; answer how many suites did."""
+    slow = sorted((found for run in runs for found in run.find_slow_tests()), reverse=True)[:_SLOWEST]
+    if slow:
+        say("test", "the slowest tests:")
+    for seconds, test in slow:
+        say("test", f"{seconds:7.1f} s  {test}")
+    for run in sorted(runs, key=lambda run: run.took_s, reverse=True):
+        say("test", f"{run.took_s:7.1f} s  {run.suite.name}{'  FAILED' if run.has_failed else ''}")
+    failed = [run.suite.name for run in runs if run.has_failed]
+    say("test", f"{len(runs)} suites in {took_s:.0f} s; " + (f"failed: {failed}" if failed else "all passed"))
+    return len(failed)
 
 
 if __name__ == "__main__":
