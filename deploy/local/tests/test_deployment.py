@@ -12,44 +12,16 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_file import MADE_UP, ROOT, read_compose
 
 from auth_service.config.environment import AuthSettings
 from notification_service.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
-MADE_UP = {
-    "INTERNAL_SERVICE_KEY": "0f" * 32,
-    "AUTH_SECRET_KEY": "1e" * 32,
-    "RABBITMQ_PASSWORD": "a-password-of-rabbitmq",
-    "POSTGRES_PASSWORD": "a-password-of-postgresql",
-    "AUTH_DATABASE_PASSWORD": "a-password-of-auth",
-    "NOTIFY_DATABASE_PASSWORD": "a-password-of-notify",
-}
 LOADERS = {
     "auth": "from auth_service.config.environment import load_environment; load_environment()",
     "notify": "from notification_service.entrypoints.cli import load_settings; load_settings()",
 }
-
-
-def fill_in(text: str, values: dict[str, str]) -> str:
-    """What Compose does with `${NAME:-default}`, `${NAME:?problem}` and `$$`."""
-
-    def replace(found: re.Match[str]) -> str:
-        if found[0] == "$$":
-            return "$"
-        value = values.get(found["name"], "")
-        if value or found["kind"] is None:
-            return value
-        assert found["kind"] == "-", f"{found['name']} must be set"
-        return found["rest"]
-
-    return re.sub(r"\$\$|\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}", replace, text)
-
-
-def read_compose(values: dict[str, str]) -> dict[str, Any]:
-    compose: dict[str, Any] = yaml.safe_load(fill_in((ROOT / "docker-compose.yml").read_text(), values))
-    return compose
 
 
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
