@@ -25,8 +25,7 @@ def make_suite(folder: Path, name: str, source: str, **environment: str) -> Suit
     path = folder / name
     path.mkdir()
     (path / f"test_{name}.py").write_text(source)
-    # Without the plugins of the environment: loading them takes longer than these tests.
-    return Suite(name, (str(path),), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment})
+    return Suite(name, (str(path),), environment)
 
 
 def run(suites: list[Suite], *, side_by_side: int) -> list[Run]:
