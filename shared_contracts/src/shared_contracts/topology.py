@@ -93,9 +93,12 @@ CHANNEL_POISON = Queue("channel.poison", "quorum")
 """Deliveries that killed or outlived every worker that took them; a worker ends them as failed."""
 
 
+CHANNEL_QUEUE_PREFIX = "channel."
+
+
 def channel_queue(channel: str) -> Queue:
     """The work queue of one outgoing channel."""
-    return Queue(f"channel.{channel}", "quorum", dead_letter_to=CHANNEL_POISON.name)
+    return Queue(f"{CHANNEL_QUEUE_PREFIX}{channel}", "quorum", dead_letter_to=CHANNEL_POISON.name)
 
 
 def retry_queue(channel: str, delay: timedelta) -> Queue:

@@ -204,6 +204,11 @@ class Channel(ABC):
     async def send(self, prepared: Any, route: str) -> Sent:
         """Hand it to the provider. Called within 30 s at most; raises whatever goes wrong."""
 
+    async def prove(self, message: Message, address: Address, code: str) -> bool:  # noqa: ARG002 - the interface
+        """Send a code to a new contact; answers whether that alone has proved it. The message holds the code."""
+        await self.send(self.prepare(message, address), self.routes(address)[0])
+        return False
+
     async def withdraw(self, provider_message_id: str, address: Address) -> bool:  # noqa: ARG002 - the interface
         """Take back what was sent; answers whether the provider could."""
         return False

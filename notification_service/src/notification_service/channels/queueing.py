@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import structlog
@@ -202,3 +203,48 @@ async def _measure(connection: AsyncConnection) -> None:
     waiting = {row.status: row.number for row in rows}
     for status in (DeliveryState.PENDING, DeliveryState.QUEUED):
         metrics.deliveries_waiting.labels(status).set(waiting.get(status, 0))
+
+
+MAX_REPLAYS: Final = 10
+"""Of one delivery: whoever replays more often should mend the cause first."""
+
+
+async def requeue_deliveries(
+    connection: AsyncConnection, keys: Sequence[tuple[UUID, UUID]], now: datetime
+) -> set[UUID]:
+    """Begin failed deliveries again, from the first step of the ladder; the sweep publishes them within a moment.
+
+    Args:
+        connection: In a write transaction.
+        keys: (user, delivery). Those that have not failed, or were replayed too often, are left alone.
+        now: When.
+
+    Returns:
+        The ids of those that begin again.
+    """
+    if not keys:
+        return set()
+    rows = make_rows(connection, {"user_id": Uuid(), "id": Uuid()}, sorted(keys))
+    columns = deliveries.c
+    begun = await connection.execute(
+        update(deliveries)
+        .where(
+            columns.user_id == rows.c.user_id,
+            columns.id == rows.c.id,
+            columns.status == DeliveryState.FAILED,
+            columns.replays < MAX_REPLAYS,
+        )
+        .values(
+            status=DeliveryState.PENDING,
+            reason=None,
+            error=None,
+            earlier_attempts=columns.earlier_attempts + columns.attempts,
+            attempts=0,
+            settled_attempts=0,
+            replays=columns.replays + 1,
+            not_before=None,
+            next_attempt_at=now,
+        )
+        .returning(columns.id)
+    )
+    return set(begun.scalars())

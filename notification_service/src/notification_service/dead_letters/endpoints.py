@@ -1,14 +1,16 @@
 """Dead letters over REST: look, replay, discard. Only with the right for it."""
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 import orjson
 import structlog
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.broker.publisher import Outcome, Outgoing, Publisher
 from notification_service.clock import Clock
@@ -23,6 +25,7 @@ from notification_service.dead_letters.repository import (
 )
 from notification_service.errors import Conflict, NotFound, Unavailable
 from notification_service.identity.access import Caller
+from notification_service.identity.audit import record, record_all
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
@@ -30,6 +33,7 @@ from shared_contracts import topology
 from shared_contracts.error_codes import Reason
 from shared_contracts.ids import new_id
 from shared_contracts.scopes import Scope
+from shared_contracts.topology import CHANNEL_QUEUE_PREFIX
 
 log = structlog.get_logger(__name__)
 
@@ -80,12 +84,29 @@ class ReplayOut(BaseModel):
     replayed: int
 
 
+class RequeueDeliveries(Protocol):
+    """Begins given-up deliveries again; the entrypoints hand it over, because domains do not know the stages."""
+
+    async def __call__(
+        self, connection: AsyncConnection, keys: Sequence[tuple[UUID, UUID]], now: datetime, /
+    ) -> set[UUID]:
+        """Begin these (user, delivery) again; answers the ids of those that could be."""
+
+
 def make_dead_letter_router(
-    database: Database, publisher: Publisher, clock: Clock, callers: Callers, cursors: Cursors
+    database: Database,
+    publisher: Publisher,
+    clock: Clock,
+    callers: Callers,
+    cursors: Cursors,
+    *,
+    requeue: RequeueDeliveries,
 ) -> APIRouter:
     """`/dead-letters` and everything below it."""
     router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], route_class=JsonRoute)
     Keeper = Annotated[Caller, Depends(callers.needs(Scope.DEAD_LETTERS))]  # noqa: N806 - a type
+
+    replay = _Replay(database, publisher, clock, requeue)
 
     @router.get("", summary="List dead letters")
     async def list_letters(caller: Keeper, query: Annotated[DeadLetterQuery, Query()]) -> DeadLettersOut:
@@ -115,14 +136,14 @@ def make_dead_letter_router(
     @router.post("/replay", summary="Replay several")
     async def replay_many(wanted: ReplayIn, caller: Keeper) -> ReplayOut:
         """Send them in again, each once."""
-        return ReplayOut(replayed=await _replay(database, publisher, clock, caller, wanted.ids))
+        return ReplayOut(replayed=await replay(caller, wanted.ids))
 
     @router.post("/{letter_id}/replay", summary="Replay one")
     async def replay_one(letter_id: UUID, caller: Keeper) -> ReplayOut:
         """Send it in again where it came from. It works once; what was truncated cannot be replayed (409)."""
         await _find(database, caller, letter_id)
-        if not await _replay(database, publisher, clock, caller, [letter_id]):
-            raise Conflict("it was replayed before, or only a part of it was kept")
+        if not await replay(caller, [letter_id]):
+            raise Conflict("it was replayed before, cannot be any more, or only a part of it was kept")
         return ReplayOut(replayed=1)
 
     @router.delete("/{letter_id}", status_code=204, summary="Discard one")
@@ -131,6 +152,8 @@ def make_dead_letter_router(
         await _find(database, caller, letter_id)
         async with database.write() as connection:
             await delete_dead_letter(connection, letter_id)
+            subject = ("dead_letter", str(letter_id))
+            await record(connection, caller, "dead_letter.discarded", now=clock.now(), subject=subject)
         log.info("dead_letter_discarded", dead_letter_id=str(letter_id), user_id=str(caller.id))
         return Response(status_code=204)
 
@@ -145,20 +168,49 @@ async def _find(database: Database, caller: Caller, letter_id: UUID) -> AnyRow:
     return row
 
 
-async def _replay(database: Database, publisher: Publisher, clock: Clock, caller: Caller, ids: list[UUID]) -> int:
-    """Mark first, publish then: two admins at once cannot replay the same one twice."""
-    async with database.write() as connection:
-        rows = await claim_for_replay(connection, ids, tenant=caller.tenant, now=clock.now())
-    outcomes = await publisher.publish_all([_make_message(row) for row in rows])
-    failed = [row.id for row, outcome in zip(rows, outcomes, strict=True) if outcome is not Outcome.OK]
-    if failed:
-        async with database.write() as connection:
-            await release_replay(connection, failed)
-    for row in rows:
-        log.info("dead_letter_replayed", dead_letter_id=str(row.id), user_id=str(caller.id))
-    if rows and len(failed) == len(rows):
-        raise Unavailable("RabbitMQ did not take the message")
-    return len(rows) - len(failed)
+class _Replay:
+    """Sends dead letters in again: messages where they came from, deliveries to their work queues."""
+
+    def __init__(self, database: Database, publisher: Publisher, clock: Clock, requeue: RequeueDeliveries) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._clock = clock
+        self._requeue = requeue
+
+    async def __call__(self, caller: Caller, ids: Sequence[UUID]) -> int:
+        """Mark first, publish then: two admins at once cannot replay the same one twice. Answers how many."""
+        now = self._clock.now()
+        async with self._database.write() as connection:
+            rows = await claim_for_replay(connection, ids, tenant=caller.tenant, now=now)
+            keys = {row.id: key for row in rows if (key := _delivery_of(row)) is not None}
+            begun = await self._requeue(connection, list(keys.values()), now) if keys else set()
+            refused = [letter_id for letter_id, (_, delivery_id) in keys.items() if delivery_id not in begun]
+            await release_replay(connection, refused)
+            done = [row.id for row in rows if row.id not in refused]
+            subjects = [("dead_letter", str(each)) for each in done]
+            await record_all(connection, caller, "dead_letter.replayed", subjects=subjects, now=now)
+        messages = [row for row in rows if row.id not in keys]
+        outcomes = await self._publisher.publish_all([_make_message(row) for row in messages]) if messages else []
+        failed = [row.id for row, outcome in zip(messages, outcomes, strict=True) if outcome is not Outcome.OK]
+        if failed:
+            async with self._database.write() as connection:
+                await release_replay(connection, failed)
+        for letter_id in done:
+            log.info("dead_letter_replayed", dead_letter_id=str(letter_id), user_id=str(caller.id))
+        if failed and len(failed) == len(rows):
+            raise Unavailable("RabbitMQ did not take the message")
+        return len(done) - len(failed)
+
+
+def _delivery_of(row: AnyRow) -> tuple[UUID, UUID] | None:
+    """The (user, delivery) a dead letter is about; None when it is about a message."""
+    if row.exchange or not (row.routing_key or "").startswith(CHANNEL_QUEUE_PREFIX):
+        return None
+    try:
+        payload = orjson.loads(row.payload)
+        return UUID(payload["user_id"]), UUID(payload["delivery_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _make_message(row: AnyRow) -> Outgoing:

@@ -121,7 +121,9 @@ async def claim_for_replay(
 
 
 async def release_replay(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Take the mark back: the broker did not take the replayed message."""
+    """Take the mark back: it was not replayed after all."""
+    if not ids:
+        return
     await connection.execute(update(dead_letters).where(dead_letters.c.id.in_(ids)).values(replayed_at=None))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.background import spawn
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.work import WorkConsumers
@@ -22,10 +23,13 @@ from notification_service.channels.queueing import Queueing
 from notification_service.channels.rates import MemoryTurns, RateLimits, RedisTurns
 from notification_service.channels.receipts import Receipts
 from notification_service.channels.registry import Registry
+from notification_service.channels.telegram.channel import TelegramChannel
 from notification_service.channels.worker import ChannelWorker, Shared
 from notification_service.clock import Clock
 from notification_service.contacts.secrets import SecretBox
+from notification_service.contacts.service import ContactBook
 from notification_service.db.engine import Database
+from notification_service.entrypoints.contact_port import ChannelDirectory
 from notification_service.rates import parse_rates
 from notification_service.settings import Settings
 from shared_contracts.topology import CHANNEL_POISON
@@ -101,6 +105,25 @@ class ChannelParts:
     def links(self) -> Links:
         """Links in what is sent."""
         return Links(self._settings.public_url, self._settings.internal_keys[0])
+
+    @cached_property
+    def contact_book(self) -> ContactBook:
+        """Users' own contacts."""
+        return ContactBook(
+            database=self._database,
+            directory=ChannelDirectory(self.registry, self._clock),
+            box=self.box,
+            clock=self._clock,
+            needs_proof=self._settings.needs_verified_contacts,
+            spawn=partial(spawn, name="contact-proof"),
+        )
+
+    @property
+    def telegram_webhook_secret(self) -> str | None:
+        """What Telegram shows when it calls."""
+        channel = self.registry.get("telegram")
+        secret = channel.settings.telegram_webhook_secret if isinstance(channel, TelegramChannel) else None
+        return secret.get_secret_value() if secret is not None else None
 
     @cached_property
     def queueing(self) -> Queueing:

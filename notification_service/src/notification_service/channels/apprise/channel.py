@@ -127,4 +127,3 @@ def _is_fixed(plugin: Any) -> bool:
 def _instantiate(url: str) -> Any:
     asset = apprise.AppriseAsset(app_id="Herald", app_desc="Herald", http_redirects=False)
     return apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
-

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ from notification_service.channels.interface import Message, reject
 from shared_contracts.error_codes import Reason
 
 _LINK_SCHEMES: Final = ("https://", "http://", "mailto:", "tel:")
+# 900: links must stay in one piece, and folding at 78 would make encoded words of them. RFC 5322 allows 998.
+_POLICY: Final = SMTP.clone(max_line_length=900)
+_POLICY_UTF8: Final = _POLICY.clone(utf8=True)
 _NAMESPACE: Final = uuid.UUID("5b1c7e0a-6f0e-4a52-9f43-3b6c1de1a001")
 
 
@@ -45,7 +48,7 @@ def compose(message: Message, *, recipient: str, sender: str, reply_to: str | No
     """
     domain = parseaddr(sender)[1].rpartition("@")[2] or "herald.invalid"
     message_id = f"<{message.delivery_id}@{domain}>"
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_POLICY)
     try:
         _add_headers(mail, message, recipient=recipient, sender=sender, reply_to=reply_to, message_id=message_id)
     except (ValueError, MessageError, IndexError) as error:
@@ -53,7 +56,7 @@ def compose(message: Message, *, recipient: str, sender: str, reply_to: str | No
     mail.set_content(_plain(message))
     mail.add_alternative(message.html or _as_html(message), subtype="html")
     is_international = not recipient.isascii()
-    content = mail.as_bytes(policy=SMTPUTF8 if is_international else SMTP)
+    content = mail.as_bytes(policy=_POLICY_UTF8 if is_international else _POLICY)
     return Mail(parseaddr(sender)[1], recipient, content, message_id, is_international)
 
 

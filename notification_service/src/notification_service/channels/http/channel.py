@@ -65,12 +65,18 @@ class HttpChannel(Channel):
 
     @override
     async def send(self, prepared: Call, route: str) -> Sent:
-        answer = await self.tools.http.call(
-            prepared.method, prepared.url, content=prepared.content, headers=prepared.headers
-        )
+        return self.read_success(await self.call(prepared))
+
+    async def call(self, call: Call) -> Answer:
+        """Make one guarded call.
+
+        Raises:
+            HttpStatus: The status is no success.
+        """
+        answer = await self.tools.http.call(call.method, call.url, content=call.content, headers=call.headers)
         if not 200 <= answer.status < 300:
             raise HttpStatus(answer)
-        return self.read_success(answer)
+        return answer
 
     def read_success(self, answer: Answer) -> Sent:  # noqa: ARG002 - for those that answer an id
         """What a 2xx answer says."""

@@ -10,6 +10,7 @@ import orjson
 from typing_extensions import override
 
 from notification_service.channels.http.channel import Call, HttpChannel, classify_http_error
+from notification_service.channels.http.client import Answer
 from notification_service.channels.interface import Address, CheckedAddress, Failure, InvalidAddress, Message, Sent
 from notification_service.channels.webhook.signature import sign
 from notification_service.clock import format_time
@@ -59,6 +60,10 @@ class WebhookChannel(HttpChannel):
 
     @override
     async def send(self, prepared: Any, route: str) -> Sent:
+        return self.read_success(await self.post(prepared))
+
+    async def post(self, prepared: _Signed) -> Answer:
+        """Sign with the time of now, and call."""
         headers = {
             "Content-Type": "application/json",
             DELIVERY_HEADER: prepared.delivery_id,
@@ -67,7 +72,21 @@ class WebhookChannel(HttpChannel):
         }
         if prepared.secrets:
             headers[SIGNATURE] = sign(prepared.body, prepared.secrets, self.tools.clock.now())
-        return await super().send(Call(prepared.url, prepared.body, headers), route)
+        return await self.call(Call(prepared.url, prepared.body, headers))
+
+    @override
+    async def prove(self, message: Message, address: Address, code: str) -> bool:
+        """Whoever answers with the challenge owns the address."""
+        challenge = {"id": str(message.delivery_id), "type": "verification", "challenge": code}
+        signed = _Signed(
+            address.value,
+            orjson.dumps(challenge),
+            tuple(filter(None, (address.secret or "").split("\n"))),
+            str(message.delivery_id),
+            "verification",
+        )
+        answer = await self.post(signed)
+        return answer.json() == {"challenge": code} or answer.body.strip() == code.encode()
 
     @override
     def classify_error(self, error: Exception) -> Failure:
