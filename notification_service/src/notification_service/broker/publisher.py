@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 import structlog
-from aiormq import spec
 from aiormq.channel import Channel
 from aiormq.connection import Connection
-from aiormq.exceptions import DeliveryError, PublishError
 
 from notification_service import metrics
+from notification_service.broker.burst import Burst, Outcome
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
+
+__all__ = ("CONFIRM_LIMIT", "Outcome", "Outgoing", "Publisher")
 
 log = structlog.get_logger(__name__)
 
@@ -26,17 +27,8 @@ CONFIRM_LIMIT: Final = timedelta(seconds=10)
 """After this long the outcome is unknown. RabbitMQ confirms within milliseconds, unless it hangs or blocks."""
 
 # In flight at once on the channel: enough to keep the broker busy, small enough to bound memory.
-_MAX_IN_FLIGHT: Final = 1000
-
-
-class Outcome(StrEnum):
-    """What became of one publish."""
-
-    OK = "ok"
-    NACK = "nack"
-    RETURNED = "returned"
-    TIMEOUT = "timeout"
-    """Not confirmed: the broker may or may not have it. Publish again with the same identity."""
+_MAX_BURST: Final = 250
+_MAX_BURSTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,8 @@ class Publisher:
         self.link = BrokerLink(url, name=f"{name}-publish", clock=clock, set_up=self._set_up, on_lost=self._lose)
         self._clock = clock
         self._channel: Channel | None = None
-        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        self._slots = asyncio.Semaphore(_MAX_BURSTS)
+        self._bursts: set[Burst] = set()
 
     def start(self) -> None:
         """Begin to connect."""
@@ -80,21 +73,15 @@ class Publisher:
 
     async def publish(self, message: Outgoing) -> Outcome:
         """Publish one message and return once its outcome is known, within 10 s. Never raises."""
-        started = self._clock.monotonic()
-        async with self._slots:
-            outcome = await self._publish(message)
-        metrics.publishes.labels(outcome).inc()
-        if outcome is Outcome.OK:
-            metrics.publish_confirm_seconds.observe(self._clock.monotonic() - started)
-        else:
-            log.warning("publish_not_confirmed", outcome=outcome, exchange=message.exchange, type=message.type)
-        return outcome
+        return (await self.publish_all([message]))[0]
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> list[Outcome]:
         """Publish many, in order, without waiting for one confirm before the next; outcomes in the same order."""
-        if len(messages) == 1:
-            return [await self.publish(messages[0])]
-        return list(await asyncio.gather(*(self.publish(message) for message in messages)))
+        if len(messages) <= _MAX_BURST:
+            return await self._publish(messages)
+        chunks = [messages[start : start + _MAX_BURST] for start in range(0, len(messages), _MAX_BURST)]
+        outcomes = await asyncio.gather(*(self._publish(chunk) for chunk in chunks))
+        return [outcome for each in outcomes for outcome in each]
 
     async def declare_again(self) -> bool:
         """Declare the whole topology: something of it was deleted while we were connected. Whether that worked."""
@@ -109,32 +96,37 @@ class Publisher:
             return False
         return True
 
-    async def _publish(self, message: Outgoing) -> Outcome:
+    async def _publish(self, messages: Sequence[Outgoing]) -> list[Outcome]:
+        started = self._clock.monotonic()
+        async with self._slots:
+            outcomes = await self._write_and_wait(messages)
+        took_s = self._clock.monotonic() - started
+        for outcome, count in Counter(outcomes).items():
+            metrics.publishes.labels(outcome).inc(count)
+            if outcome is Outcome.OK:
+                metrics.publish_confirm_seconds.observe(took_s)
+            else:
+                exchange, type_ = messages[outcomes.index(outcome)].exchange, messages[outcomes.index(outcome)].type
+                log.warning("publish_not_confirmed", outcome=outcome, exchange=exchange, type=type_, messages=count)
+        return outcomes
+
+    async def _write_and_wait(self, messages: Sequence[Outgoing]) -> list[Outcome]:
+        burst = Burst(len(messages))
         channel = self._channel
         if channel is None or channel.is_closed:
-            return Outcome.TIMEOUT
+            return burst.outcomes
+        self._bursts.add(burst)
         try:
-            confirmation = await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=_properties(message),
-                mandatory=message.mandatory,
-                timeout=CONFIRM_LIMIT.total_seconds(),
-                wait=False,
-            )
-        except PublishError:
-            return Outcome.RETURNED
-        except DeliveryError:
-            return Outcome.NACK
+            async with asyncio.timeout(CONFIRM_LIMIT.total_seconds()):
+                await burst.write(channel, messages)
+                await burst.done
         except (*BROKER_ERRORS, TimeoutError):
-            return Outcome.TIMEOUT
-        except asyncio.CancelledError:
-            # aiormq cancels its waiters when the connection goes; our own cancellation goes on.
-            if channel.is_closed and not _is_cancelled():
-                return Outcome.TIMEOUT
-            raise
-        return Outcome.OK if isinstance(confirmation, spec.Basic.Ack) else Outcome.NACK
+            pass  # what is not known by now stays unknown
+        finally:
+            burst.give_up()
+            burst.forget(channel, messages)
+            self._bursts.discard(burst)
+        return burst.outcomes
 
     async def _set_up(self, connection: Connection) -> None:
         channel = await open_channel(connection, confirms=True)
@@ -143,23 +135,5 @@ class Publisher:
 
     def _lose(self) -> None:
         self._channel = None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _properties(message: Outgoing) -> spec.Basic.Properties:
-    expiration = message.expiration
-    return spec.Basic.Properties(
-        content_type="application/json",
-        delivery_mode=2 if message.persistent else 1,
-        message_id=message.message_id,
-        message_type=message.type,
-        app_id=message.app_id,
-        timestamp=message.timestamp,
-        headers=message.headers or None,
-        # RabbitMQ takes milliseconds as text; 0 would mean "only if someone takes it at once".
-        expiration=str(max(1, int(expiration.total_seconds() * 1000))) if expiration is not None else None,
-    )
+        for burst in self._bursts:
+            burst.give_up()
