@@ -112,6 +112,10 @@ class Stack:
         process = self._running.get(name)
         return process is not None and process.poll() is None
 
+    def pid_of(self, name: str) -> int:
+        """The id of a running process."""
+        return self._running[name].pid
+
     def revive(self) -> list[str]:
         """Start everything that has ended; answers what."""
         dead = [name for name in self._described if not self.is_running(name)]

@@ -50,6 +50,8 @@ class BrokerLink:
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        # What it is for; the name of the process before it would make new series at every start.
+        self._label = name.rpartition("-")[2]
         self._url = str(URL(url).update_query(heartbeat=_HEARTBEAT_S, name=f"herald-{name}"))
         self._clock = clock
         self._set_up = set_up
@@ -151,7 +153,7 @@ class BrokerLink:
             self._ready.set()
             log.info("broker_connected", link=self.name)
             if connected_before:
-                metrics.amqp_reconnects.labels(self.name).inc()
+                metrics.amqp_reconnects.labels(self._label).inc()
             await self._wait_for_loss(connection)
             self.problem = "connection lost"
             log.warning("broker_connection_lost", link=self.name)

@@ -66,6 +66,7 @@ class Publisher:
     def start(self) -> None:
         """Begin to connect."""
         self.link.start()
+        metrics.amqp_blocked.set_function(lambda: float(self.link.is_blocked))
 
     async def close(self) -> None:
         """Close the connection; publishes in flight end with `TIMEOUT`."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from notification_service import metrics
 from notification_service.background import keep_running
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.dead_letters.poison import PoisonHandler
@@ -96,6 +97,8 @@ class Worker:
     async def run(self) -> None:
         """Fill the mirror, then consume until cancelled."""
         await self._fill_mirror()
+        metrics.amqp_consumers_expected.set(len(self.consumers))
+        metrics.amqp_consumers_alive.set_function(lambda: sum(each.is_alive for each in self.consumers))
         for consumer in self.consumers:
             consumer.start()
         self._parts.channels.start()

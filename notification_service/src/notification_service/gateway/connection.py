@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# 5 s for the peer's half of the closing handshake; then the socket goes.
-_CLOSE_LIMIT_S: Final = 5.0
+# For the peer's half of the closing handshake; then the socket goes. A peer that did not answer pings gets a second.
+_CLOSE_LIMIT_S: Final = 10.0
+_ABSENT_CLOSE_LIMIT_S: Final = 1.0
 # A peer whose buffer is never empty for this long is slow, however little it owes.
 _STUCK_LIMIT_S: Final = 30.0
 _END_OF_HEADERS: Final = b"\r\n\r\n"
@@ -129,8 +130,8 @@ class Connection(asyncio.Protocol, Client):
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops."""
         self.run(self.session.close(CloseCode.RESTARTING, "the server is restarting"))
-        if not self._is_closing:
-            self._transport.close()
+        # What is written goes out first; nobody waits for the peer's half any more.
+        self._transport.close()
 
     # --- the upgrade ----------------------------------------------------------------------------------------------
 
@@ -288,10 +289,10 @@ class Connection(asyncio.Protocol, Client):
             self._transport.abort()
             return
         self._write_protocol_output()
-        self._close_later()
+        self._close_later(_ABSENT_CLOSE_LIMIT_S if code is CloseCode.GOING_AWAY else _CLOSE_LIMIT_S)
 
-    def _close_later(self) -> None:
-        self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
+    def _close_later(self, limit_s: float = _CLOSE_LIMIT_S) -> None:
+        self._loop.call_later(limit_s, self._transport.abort)
 
     def _write_protocol_output(self) -> None:
         output = b"".join(self._protocol.data_to_send())

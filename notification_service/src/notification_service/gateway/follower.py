@@ -14,7 +14,7 @@ from typing import Final
 from notification_service.gateway.answers import encode
 from notification_service.gateway.effects import Acked, Effect, Fetch, SendText, WakeAfter
 from notification_service.notifications.frames import add_position
-from notification_service.notifications.pages import Entry, FrameType, Page, StreamInfo
+from notification_service.notifications.pages import Cursor, Entry, FrameType, Page, StreamInfo
 from notification_service.notifications.resuming import Start
 from shared_contracts.ws.frames import AckMode
 from shared_contracts.ws.positions import Position
@@ -101,6 +101,12 @@ class Follower:
     def position(self) -> bytes:
         """How far frames were written."""
         return b"%b.%012x.%012x" % (self.epoch, self.sent_broadcast, self.sent_seq)
+
+    @property
+    def cursor(self) -> Cursor:
+        """What is remembered of this device: how far it acknowledged, and how far frames were ever written to it."""
+        high_seq, high_broadcast = max(self.sent_seq, self._high_seq), max(self.sent_broadcast, self._high_broadcast)
+        return Cursor(self.acked_seq, self.acked_broadcast, high_seq, high_broadcast)
 
     def knows(self, position: Position) -> bool:
         """Whether this device can have got this position from here."""

@@ -55,7 +55,6 @@ from notification_service.gateway.serving import Serving
 from notification_service.gateway.session import Limits
 from notification_service.identity.access import Access
 from notification_service.identity.key_set import KeySet
-from notification_service.notifications.pages import Cursor
 from notification_service.presence.board import Attendance, Attendances, Board
 from notification_service.presence.last_seen import LastSeen
 from notification_service.presence.people import People
@@ -272,10 +271,9 @@ class GatewayNode:
             self.feeds.on_acked(identity.user_id, acked.seq)
 
     def _note_cursor(self, connection: Client, user_id: UUID, *, is_leaving: bool = False) -> None:
-        follower = connection.session.follower
-        if connection.session.device_id:
-            cursor = Cursor(follower.acked_seq, follower.acked_broadcast, follower.sent_seq, follower.sent_broadcast)
-            self.cursors.note(user_id, connection.session.device_id, cursor, is_leaving=is_leaving)
+        session = connection.session
+        if session.device_id:
+            self.cursors.note(user_id, session.device_id, session.follower.cursor, is_leaving=is_leaving)
 
     # --- what connections want done -------------------------------------------------------------------------------
 
