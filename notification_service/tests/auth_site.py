@@ -84,6 +84,9 @@ class AuthSite:
         overrides: Changes to what introspection says of a subject.
         is_down: Answer 503 to everything.
         delay_s: Before every answer.
+        erased: Tenants of users that were erased, by id.
+        audit_lines: What was handed over for the audit log, each id once.
+        refused_actions: Lines with these make their whole call 422.
     """
 
     def __init__(self) -> None:
@@ -104,12 +107,15 @@ class AuthSite:
         self.groups: list[dict[str, Any]] = []
         self.memberships: list[dict[str, Any]] = []
         self.erased: dict[str, str] = {}
+        self.audit_lines: list[dict[str, Any]] = []
+        self.refused_actions: set[str] = set()
         self.app = Starlette(
             routes=[
                 Route("/.well-known/jwks.json", self._key_set),
                 Route("/internal/v1/tokens/introspect/batch", self._introspect, methods=["POST"]),
                 Route("/internal/v1/tickets/redeem", self._redeem, methods=["POST"]),
                 Route("/internal/v1/users/erased", self._erased),
+                Route("/internal/v1/audit-events", self._take_audit_lines, methods=["POST"]),
                 Route("/internal/v1/{what}", self._list),
             ]
         )
@@ -182,6 +188,17 @@ class AuthSite:
         named = request.query_params["ids"].split(",")
         found = [{"id": each, "tenant": self.erased[each]} for each in named if each in self.erased]
         return JSONResponse({"items": found})
+
+    async def _take_audit_lines(self, request: Request) -> Response:
+        if refusal := await self._note(request):
+            return refusal
+        items = (await request.json())["items"]
+        if not 1 <= len(items) <= 500 or any(item["action"] in self.refused_actions for item in items):
+            return Response(status_code=422)
+        known = {line["id"] for line in self.audit_lines}
+        new = [item for item in items if item["id"] not in known]
+        self.audit_lines += new
+        return JSONResponse({"written": len(new)})
 
     def _describe(self, token: str) -> dict[str, Any]:
         claims = jwt.decode(token, options={"verify_signature": False})

@@ -27,6 +27,7 @@ from notification_service.event_types.schemas import (
     SettingsOut,
 )
 from notification_service.identity.access import Caller
+from notification_service.identity.audit import record
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
@@ -77,6 +78,7 @@ def make_event_type_router(  # noqa: PLR0915 - a router is a list of endpoints
             locale = (await catalog.load(connection, {caller.tenant}))[caller.tenant].settings.default_locale
             await write_default_templates(connection, caller.tenant, to_event_type(row), locale=locale, now=now)
             await raise_version(connection, caller.tenant, now)
+            await record(connection, caller, "event_type.created", subject=("event_type", wanted.code), now=now)
         log.info("event_type_created", code=wanted.code, user_id=str(caller.id))
         response.headers["Location"] = f"/api/v1/event-types/{wanted.code}"
         return _describe(row)
@@ -114,6 +116,9 @@ def make_event_type_router(  # noqa: PLR0915 - a router is a list of endpoints
             if row.is_active:
                 await check_default_templates(connection, caller.tenant, to_event_type(row), locale=locale)
             await raise_version(connection, caller.tenant, now)
+            details = {"fields": sorted(changes), "version": row.version}
+            subject = ("event_type", code)
+            await record(connection, caller, "event_type.updated", subject=subject, details=details, now=now)
         log.info("event_type_changed", code=code, version=row.version, user_id=str(caller.id))
         return _describe(row)
 
@@ -129,6 +134,7 @@ def make_event_type_router(  # noqa: PLR0915 - a router is a list of endpoints
             )
             await delete_type(connection, caller.tenant, code)
             await raise_version(connection, caller.tenant, clock.now())
+            await record(connection, caller, "event_type.deleted", subject=("event_type", code), now=clock.now())
         log.info("event_type_deleted", code=code, user_id=str(caller.id))
         return Response(status_code=204)
 
@@ -164,7 +170,10 @@ def make_settings_router(database: Database, catalog: Catalog, clock: Clock, cal
         if changes.get("html_layout") is not None:
             check_source(Source(None, None, changes["html_layout"]))
         async with database.write() as connection:
-            await raise_version(connection, caller.tenant, clock.now(), **changes)
+            now = clock.now()
+            await raise_version(connection, caller.tenant, now, **changes)
+            details, subject = {"fields": sorted(changes)}, ("settings", caller.tenant)
+            await record(connection, caller, "settings.updated", subject=subject, details=details, now=now)
         log.info("settings_changed", fields=sorted(changes), user_id=str(caller.id))
         return await get_settings(caller)
 

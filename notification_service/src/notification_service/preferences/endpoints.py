@@ -88,7 +88,7 @@ def make_preferences_router(preferences: Preferences, callers: Callers) -> APIRo
     @router.put("/preferences/defaults", summary="Replace default preferences")
     async def replace_defaults(given: Given, caller: Admin, role: RoleName = "") -> dict[str, Any]:
         """They count at once for everybody who has not said otherwise."""
-        return await preferences.replace_defaults(caller.tenant, role, given)
+        return await preferences.replace_defaults(caller.tenant, role, given, by=caller)
 
     @router.get("/users/{user_id}/preferences", summary="A user's preferences")
     async def get_user(user_id: UUID, caller: Admin) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from notification_service.db.engine import Database
 from notification_service.errors import InvalidSchema, NotFound
 from notification_service.event_types.catalog import Catalog, TenantCatalog, raise_version
 from notification_service.event_types.entity import EventType
+from notification_service.identity.access import Caller
+from notification_service.identity.audit import record
 from notification_service.identity.directory import Person
 from notification_service.identity.repository import find_people
 from notification_service.preferences.document import Document, find_switched_off, merge
@@ -149,7 +151,7 @@ class Preferences:
             defaults = await self._defaults.load(connection, tenant, catalog.version)
         return describe_document(defaults.documents.get(role, {}))
 
-    async def replace_defaults(self, tenant: str, role: str, given: dict[str, Any]) -> dict[str, Any]:
+    async def replace_defaults(self, tenant: str, role: str, given: dict[str, Any], *, by: Caller) -> dict[str, Any]:
         """Replace a default document; it counts at once for everybody who has not said otherwise."""
         now = self._clock.now()
         async with self._database.write() as connection:
@@ -157,6 +159,8 @@ class Preferences:
             document = check_document(given, catalog)
             await write_defaults(connection, tenant=tenant, role=role, document=document, now=now)
             await raise_version(connection, tenant, now)
+            subject = ("preference_defaults", role or tenant)
+            await record(connection, by, "preference_defaults.updated", subject=subject, now=now)
         return describe_document(document)
 
     async def _find_layers(

@@ -124,14 +124,14 @@ def make_template_router(templates: Templates, callers: Callers) -> APIRouter:
     ) -> TemplateOut:
         """Checked, stored as the next version, and used from the next notification on."""
         source = Source(given.title, given.body, given.html)
-        row = await templates.put(caller.tenant, _key(code, channel, locale), source, author_id=caller.id)
+        row = await templates.put(caller.tenant, _key(code, channel, locale), source, by=caller)
         _note("template_changed", caller, code=code, channel=channel, locale=row.locale, version=row.version)
         return _describe(row)
 
     @router.delete("/{channel}/{locale}", status_code=204, summary="Delete a template")
     async def delete_template(code: Code, channel: Channel, locale: Locale, caller: Writer) -> Response:
         """Its readers get the next one of the chain."""
-        await templates.delete(caller.tenant, _key(code, channel, locale))
+        await templates.delete(caller.tenant, _key(code, channel, locale), by=caller)
         _note("template_deleted", caller, code=code, channel=channel, locale=locale, version=None)
         return Response(status_code=204)
 
@@ -160,7 +160,7 @@ def make_template_router(templates: Templates, callers: Callers) -> APIRouter:
     async def roll_back(code: Code, channel: Channel, locale: Locale, given: RollbackIn, caller: Writer) -> TemplateOut:
         """As a new version, so that nothing is lost."""
         key = _key(code, channel, locale)
-        row = await templates.roll_back(caller.tenant, key, given.version, author_id=caller.id)
+        row = await templates.roll_back(caller.tenant, key, given.version, by=caller)
         _note("template_rolled_back", caller, code=code, channel=channel, locale=row.locale, version=row.version)
         return _describe(row)
 

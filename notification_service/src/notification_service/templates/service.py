@@ -18,6 +18,8 @@ from notification_service.db.engine import Database
 from notification_service.errors import InvalidSchema, NotFound
 from notification_service.event_types.catalog import Catalog, TenantCatalog, raise_version
 from notification_service.event_types.entity import PLAIN_MESSAGE, EventType
+from notification_service.identity.access import Caller
+from notification_service.identity.audit import record
 from notification_service.identity.directory import Person
 from notification_service.identity.repository import find_people
 from notification_service.templates.built_in import generate
@@ -90,7 +92,7 @@ class Templates:
         async with self._database.read() as connection:
             return await _get_row(connection, tenant, key)
 
-    async def put(self, tenant: str, key: Key, source: Source, *, author_id: UUID) -> AnyRow:
+    async def put(self, tenant: str, key: Key, source: Source, *, by: Caller) -> AnyRow:
         """Store a new version; used from the next notification on, by every process.
 
         Raises:
@@ -101,11 +103,14 @@ class Templates:
         now = self._clock.now()
         async with self._database.write() as connection:
             await self._get_type(connection, tenant, key[0])
-            await write_template(connection, tenant, key, source, author_id=author_id, now=now)
+            await write_template(connection, tenant, key, source, author_id=by.id, now=now)
             await raise_version(connection, tenant, now)
-            return await _get_row(connection, tenant, key)
+            row = await _get_row(connection, tenant, key)
+            details = {"version": row.version}
+            await record(connection, by, "template.updated", subject=_subject(key), details=details, now=now)
+            return row
 
-    async def delete(self, tenant: str, key: Key) -> None:
+    async def delete(self, tenant: str, key: Key, *, by: Caller) -> None:
         """Delete a template; readers of its locale get the next one of the chain. Its versions stay."""
         now = self._clock.now()
         async with self._database.write() as connection:
@@ -113,6 +118,7 @@ class Templates:
             if not done.rowcount:
                 raise NotFound("there is no such template")
             await raise_version(connection, tenant, now)
+            await record(connection, by, "template.deleted", subject=_subject(key), now=now)
 
     async def list_versions(self, tenant: str, key: Key) -> list[AnyRow]:
         """Every version there was, the newest first."""
@@ -125,7 +131,7 @@ class Templates:
             )
             return list(rows.all())
 
-    async def roll_back(self, tenant: str, key: Key, version: int, *, author_id: UUID) -> AnyRow:
+    async def roll_back(self, tenant: str, key: Key, version: int, *, by: Caller) -> AnyRow:
         """Make an earlier version the newest one again."""
         async with self._database.read() as connection:
             row = (
@@ -137,7 +143,7 @@ class Templates:
             ).one_or_none()
         if row is None:
             raise NotFound("there is no such version")
-        return await self.put(tenant, key, Source(row.title, row.body, row.html), author_id=author_id)
+        return await self.put(tenant, key, Source(row.title, row.body, row.html), by=by)
 
     async def preview(
         self, tenant: str, key: Key, *, data: dict[str, Any], user_id: UUID, draft: Source | None
@@ -318,3 +324,7 @@ async def _get_row(connection: AsyncConnection, tenant: str, key: Key) -> AnyRow
     if row is None:
         raise NotFound("there is no such template")
     return row
+
+
+def _subject(key: Key) -> tuple[str, str]:
+    return "template", "/".join(key)
