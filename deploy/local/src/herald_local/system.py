@@ -70,6 +70,7 @@ class System:
             "AMQP_URL": self.amqp_url,
             "AUTH_ISSUER": os.environ.get("AUTH_ISSUER") or self.auth_url,
             "NOTIFY_AUTH_URL": self.auth_url,
+            "AUTH_NOTIFICATION_URL": self.notify_urls[0],
             "PYTHONUNBUFFERED": "1",
         }
         if self.auth_database:
