@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, Uuid, delete, select, true
+from sqlalchemy import Integer, Uuid, delete, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, UtcDateTime
@@ -32,6 +32,12 @@ async def begin_escalations(connection: AsyncConnection, waiting: Sequence[Waiti
     )
 
 
+async def has_due(connection: AsyncConnection, *, now: datetime) -> bool:
+    """Whether any step is due."""
+    found = await connection.execute(select(escalations.c.user_id).where(escalations.c.due_at <= now).limit(1))
+    return found.first() is not None
+
+
 async def claim_due(connection: AsyncConnection, *, now: datetime, limit: int) -> list[AnyRow]:
     """Steps whose time has come, locked until the transaction ends; another scheduler passes them over."""
     rows = await connection.execute(
@@ -51,11 +57,9 @@ async def finish_steps(
     if done:
         kinds: RowTypes = {"notification_id": Uuid(), "user_id": Uuid()}
         rows = make_rows(connection, kinds, list(done), "done")
-        await connection.execute(
-            delete(escalations).where(
-                escalations.c.notification_id == rows.c.notification_id, escalations.c.user_id == rows.c.user_id
-            )
-        )
+        named = select(rows.c.notification_id, rows.c.user_id)
+        key = tuple_(escalations.c.notification_id, escalations.c.user_id)
+        await connection.execute(delete(escalations).where(key.in_(named)))
     await begin_escalations(connection, following)
 
 

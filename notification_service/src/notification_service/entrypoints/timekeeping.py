@@ -24,7 +24,7 @@ from notification_service.clock import Clock
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.digests import close, schedules
-from notification_service.digests.escalation_rows import Waiting, claim_due, finish_steps
+from notification_service.digests.escalation_rows import Waiting, claim_due, finish_steps, has_due
 from notification_service.digests.weekly import open_next, wants_weekly
 from notification_service.dispatch.dispatcher import Dispatched, Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
@@ -251,6 +251,9 @@ class Timekeeper:
 
     async def escalate(self, now: datetime) -> int:
         """Try the next channels where nobody has acknowledged in time; answers how many steps were looked at."""
+        async with self._database.read() as connection:
+            if not await has_due(connection, now=now):
+                return 0
         async with self._database.write() as connection:
             due = await claim_due(connection, now=now, limit=_BATCH)
             if not due:
