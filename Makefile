@@ -37,6 +37,7 @@ types: setup ## Check types, tests included
 	@cd auth_service && $(CURDIR)/$(VENV)/mypy src tests
 	@$(VENV)/mypy deploy/local/coverage_check.py
 	@cd docs && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml generate.py tables.py
+	@$(VENV)/mypy benchmarks
 
 .PHONY: contracts
 contracts: setup ## Check which module imports which (import-linter)

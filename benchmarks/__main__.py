@@ -34,7 +34,9 @@ def main() -> None:
         load = LoadProcess(gateway_url=running.gateway_url, amqp_url=running.node.url)
         people = People(running.system.auth_url)
         try:
-            bench = Bench(running, people, load, Sizes(resuming_users=options.resuming_users, private_s=options.seconds))
+            bench = Bench(
+                running, people, load, Sizes(resuming_users=options.resuming_users, private_s=options.seconds)
+            )
             for number in range(1, options.runs + 1):
                 for name in chosen:
                     say("bench", f"{name}, run {number} of {options.runs}")

@@ -11,6 +11,7 @@ from benchmarks.installation import Installation
 from benchmarks.load.agent import Connected, Flow, make_body
 from benchmarks.load.process import LoadProcess
 from benchmarks.people import People
+from herald_local.console import say
 
 Figures = dict[str, float]
 
@@ -39,10 +40,6 @@ class Bench:
     people: People
     load: LoadProcess
     sizes: Sizes
-
-    def restarted(self) -> Mapping[str, int]:
-        """Process trees by name, the load among them."""
-        return {**self.installation.pids(), "load": self.load.pid}
 
 
 def measure_private(bench: Bench) -> Figures:
@@ -100,7 +97,7 @@ def measure_idle(bench: Bench) -> Figures:
     people = bench.people.get(sizes.idle_sockets, skip=_NEVER_SEEN)
     before = memory_kb(gateway), memory_kb(broker)
     clock = bench.installation.clock(bench.load.pid)
-    opened: Connected = bench.load.call("open", people=people, ack_every=1, at_once=500)
+    opened: Connected = bench.load.call("open", people=people, ack_every=1, at_once=200)
     _check(opened)
     figures = {"connects_per_s": opened.opened / opened.elapsed_s, **_per_unit(clock.spent(), opened.opened)}
     _settle(3.0)
@@ -109,6 +106,7 @@ def measure_idle(bench: Bench) -> Figures:
     clock.restart()
     _settle(5.0)
     figures["gateway_idle_cpu_percent"] = clock.spent()["gateway"] / 5.0 * 100
+    figures["refused_attempts"] = sum(opened.refusals.values())
     figures["lost"] = opened.opened - bench.load.call("count_open")
     bench.load.call("close_all")
     _settle(3.0)
@@ -119,7 +117,7 @@ def measure_resume(bench: Bench) -> Figures:
     """Users reconnect all at once; messages wait for each in their queues."""
     sizes = bench.sizes
     people = bench.people.get(sizes.resuming_users)
-    _check(bench.load.call("open", people=people, ack_every=1, at_once=500))
+    _check(bench.load.call("open", people=people, ack_every=1, at_once=64))
     bench.load.call("close_all")
     _settle(2.0)
     ids = [person.id for person in people]
@@ -139,7 +137,8 @@ def measure_resume(bench: Bench) -> Figures:
         "all_caught_up_s": opened.elapsed_s,
         **{f"caught_up_{name}_ms": value for name, value in opened.caught_up_ms.items()},
         **_per_unit(clock.spent(), opened.opened),
-        "lost": float(wanted - opened.received),
+        "refused_attempts": sum(opened.refusals.values()),
+        "lost": wanted - opened.received,
     }
     bench.load.call("close_all")
     _settle(2.0)
@@ -163,8 +162,10 @@ def _open(bench: Bench, count: int, *, ack_every: int) -> None:
 
 
 def _check(opened: Connected) -> None:
+    if opened.refusals:
+        say("bench", f"connections were refused and tried again: {opened.refusals}")
     if opened.failed:
-        raise RuntimeError(f"{opened.failed} of {opened.failed + opened.opened} connections failed")
+        raise RuntimeError(f"{opened.failed} of {opened.failed + opened.opened} connections failed: {opened.refusals}")
 
 
 def _per_unit(spent: Mapping[str, float], units: int) -> Figures:

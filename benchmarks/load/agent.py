@@ -8,6 +8,7 @@ import json
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from benchmarks.people import Person
 _TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. "
 _BODY = _TEXT[:110].encode()
 _ARRIVAL_LIMIT_S = 60.0
+_MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Connected:
     """Sockets that were opened together.
 
     Attributes:
-        failed: Those that the server did not take.
+        failed: Those that the server did not take in three attempts.
+        refusals: Attempts that failed, by what was said.
         elapsed_s: Until the last one had caught up.
         caught_up_ms: Percentiles of the time from the start to each one's `synced`.
     """
 
     opened: int
     failed: int
+    refusals: dict[str, int]
     elapsed_s: float
     received: int
     caught_up_ms: dict[str, float]
@@ -78,28 +82,40 @@ class Agent:
         first = len(self._sockets)
         self._begin(wanted * len(people))
 
-        async def open_one(person: Person) -> None:
+        refusals: Counter[str] = Counter()
+
+        async def open_one(person: Person) -> bool:
             async with room:
-                device = person.id[-12:]
-                self._sockets.append(
-                    await websocket.connect(
-                        self._gateway_url,
-                        person.token,
-                        device_id=device,
-                        ack_every=ack_every,
-                        on_notification=self._on_notification,
-                    )
-                )
+                for attempt in range(_MAX_ATTEMPTS):
+                    await asyncio.sleep(attempt * random.uniform(0.1, 1.0))
+                    try:
+                        socket = await websocket.connect(
+                            self._gateway_url,
+                            person.token,
+                            device_id=person.id[-12:],
+                            ack_every=ack_every,
+                            on_notification=self._on_notification,
+                        )
+                    except OSError as error:
+                        refusals[str(error)] += 1
+                    else:
+                        self._sockets.append(socket)
+                        return True
+                return False
 
         started = asyncio.get_running_loop().time()
-        outcomes = await asyncio.gather(*(open_one(person) for person in people), return_exceptions=True)
-        failed = [outcome for outcome in outcomes if outcome is not None]
+        opened = sum(await asyncio.gather(*(open_one(person) for person in people)))
         await self._wait_for_arrivals()
         elapsed = asyncio.get_running_loop().time() - started
         self._user_ids += [person.id for person in people]
         took = [(socket.synced_at or started) - started for socket in self._sockets[first:]]
         return Connected(
-            len(people) - len(failed), len(failed), elapsed, self._received, _percentiles([each * 1e9 for each in took])
+            opened,
+            len(people) - opened,
+            dict(refusals),
+            elapsed,
+            self._received,
+            _percentiles([each * 1e9 for each in took]),
         )
 
     async def close_all(self) -> None:

@@ -160,6 +160,9 @@ async def connect(
         device_id: The device's own name.
         on_notification: Called with every notification's frame.
         ack_every: Acknowledge after so many notifications; 0: the server counts them as received once written.
+
+    Raises:
+        ConnectionError: Closed before; the message has the close code.
     """
     address = urlsplit(url)
     key = base64.b64encode(os.urandom(16)).decode()
