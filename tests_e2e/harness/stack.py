@@ -18,7 +18,7 @@ from herald_local.rabbitmq import RabbitNode
 from herald_local.system import Process, System
 
 INTERNAL_KEY = "end-to-end-internal-key-0123456789"
-_READY_LIMIT_S = 60.0
+_READY_LIMIT_S = 180.0
 
 
 class Stack:
