@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 MAX_JSON_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def check_text(value: str) -> str:
@@ -32,7 +34,7 @@ def check_line(value: str) -> str:
     Raises:
         ValueError: The text holds a control character.
     """
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if _CONTROL.search(value):
         raise ValueError("must be one line without control characters")
     return check_text(value)
 
