@@ -64,8 +64,9 @@ Script = Callable[[Seen], Reply]
 class HttpSink:
     """An HTTP/1.1 server that does what its script says, with connections kept open."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, host: str = "127.0.0.1") -> None:
         self.script: Script = script or (lambda _: Reply())
+        self.host = host
         self.seen: list[Seen] = []
         self.sent_bytes = 0
         self.connections = 0
@@ -77,7 +78,7 @@ class HttpSink:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -116,8 +117,8 @@ class HttpSink:
 
 
 @contextlib.asynccontextmanager
-async def http_sink(script: Script | None = None) -> AsyncIterator[HttpSink]:
-    sink = HttpSink(script)
+async def http_sink(script: Script | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[HttpSink]:
+    sink = HttpSink(script, host)
     await sink.start()
     yield sink
     await sink.stop()

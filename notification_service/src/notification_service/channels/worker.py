@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import failpoints, metrics
 from notification_service.batching import Batcher
@@ -64,6 +65,7 @@ _BATCH: Final = 128
 _SWEEP_GRACE: Final = timedelta(seconds=15)
 _DATABASE_PAUSE: Final = timedelta(seconds=1)
 _INTERRUPTED: Final = Failure(FailureKind.UNKNOWN, Reason.PROVIDER_UNAVAILABLE, "the attempt was interrupted")
+_NOT_RENDERED: Final = Failure(FailureKind.TEMPORARY, Reason.TEMPLATE_ERROR, "the templates could not be read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ class _Job:
     reservation: Reservation | None = None
     verdict: Verdict | None = None
     rendered: Rendered | Unrenderable | None = None
+
+
+@dataclass(slots=True)
+class _Begun:
+    """What is to be done about each message of a batch, once its transaction is committed."""
+
+    starting: list[_Job] = field(default_factory=list)
+    ended: list[tuple[_Job, Outcome]] = field(default_factory=list)
+    parked: list[_Job] = field(default_factory=list)
+    dropped: list[_Job] = field(default_factory=list)
 
 
 class ChannelWorker:
@@ -139,13 +151,23 @@ class ChannelWorker:
         if not jobs:
             return
         try:
-            judged = await self._judge(jobs)
-            await self._begin(judged, settle)
+            # One transaction: SQLite has one writer, and the gate may write (what quiet hours hold goes into a digest).
+            async with self._shared.database.write() as connection:
+                judged = await self._judge(connection, jobs)
+                begun = await self._begin(connection, judged)
+            await self._render(begun.starting)
         except BaseException:
             for job in jobs:
-                if job.reservation is not None:
-                    job.reservation.release()
+                _release(job)
             raise
+        for job in begun.dropped:
+            self._drop(job, settle)
+        for job in begun.parked:
+            self._spawn(self._park(job, settle))
+        for job, outcome in begun.ended:
+            self._spawn(self._settle(job, outcome, settle))
+        for job in begun.starting:
+            self._spawn(self._attempt(job, settle))
 
     async def drain(self) -> None:
         """Return when no attempt is under way."""
@@ -154,58 +176,52 @@ class ChannelWorker:
 
     # --- before the attempt ---------------------------------------------------------------------------------------
 
-    async def _judge(self, jobs: list[_Job]) -> list[tuple[_Job, Judgement]]:
+    async def _judge(self, connection: AsyncConnection, jobs: list[_Job]) -> list[tuple[_Job, Judgement]]:
         shared, now = self._shared, self._shared.clock.now()
-        # The gate may write: what quiet hours hold goes into a digest.
-        async with shared.database.write() as connection:
-            loaded = await load_deliveries(connection, {(each.user_id, each.delivery_id) for each in jobs}, shared.box)
-            suppressed = await find_suppressed(connection, loaded.values())
-            judged = []
-            for job in jobs:
-                job.loaded = loaded.get(job.delivery_id)
-                found = judge(
-                    job.loaded,
-                    attempt=job.attempt,
-                    is_redelivered=job.message.is_redelivered,
-                    repeats_are_harmless=self.channel.makes_repeats_harmless,
-                    is_suppressed=job.delivery_id in suppressed,
-                    require_verified=shared.reach.require_verified,
-                    now=now,
-                )
-                judged.append((job, found))
-            pending = [(job, _pending(job, self.channel.name)) for job, found in judged if found.step is Step.ATTEMPT]
-            if pending:
-                verdicts = await shared.gate.check(connection, [each for _, each in pending], now)
-                for (job, _), verdict in zip(pending, verdicts, strict=True):
-                    job.verdict = verdict
+        loaded = await load_deliveries(connection, {(each.user_id, each.delivery_id) for each in jobs}, shared.box)
+        suppressed = await find_suppressed(connection, loaded.values())
+        judged = []
+        for job in jobs:
+            job.loaded = loaded.get(job.delivery_id)
+            found = judge(
+                job.loaded,
+                attempt=job.attempt,
+                is_redelivered=job.message.is_redelivered,
+                repeats_are_harmless=self.channel.makes_repeats_harmless,
+                is_suppressed=job.delivery_id in suppressed,
+                require_verified=shared.reach.require_verified,
+                now=now,
+            )
+            judged.append((job, found))
+        pending = [(job, _pending(job, self.channel.name)) for job, found in judged if found.step is Step.ATTEMPT]
+        if pending:
+            verdicts = await shared.gate.check(connection, [each for _, each in pending], now)
+            for (job, _), verdict in zip(pending, verdicts, strict=True):
+                job.verdict = verdict
         return judged
 
-    async def _begin(self, judged: list[tuple[_Job, Judgement]], settle: Settle) -> None:
-        starting: list[_Job] = []
+    async def _begin(self, connection: AsyncConnection, judged: list[tuple[_Job, Judgement]]) -> _Begun:
+        begun = _Begun()
+        claiming: list[_Job] = []
         seen: set[UUID] = set()
         for job, found in judged:
             if found.step is Step.DROP or job.delivery_id in seen:
-                self._drop(job, settle)
+                begun.dropped.append(job)
                 continue
             seen.add(job.delivery_id)
             decided = await self._hold_or_reserve(job) if found.step is Step.ATTEMPT else found
             if decided is None:
-                starting.append(job)
+                claiming.append(job)
             elif isinstance(decided, Outcome):
-                self._spawn(self._settle(job, decided, settle))
+                begun.ended.append((job, decided))
             elif decided.step is Step.PARK:
-                self._spawn(self._park(job, settle))
+                begun.parked.append(job)
             else:
-                self._spawn(self._settle(job, _end_outcome(job, decided), settle))
-        if not starting:
-            return
-        mine = await self._claim(starting)
-        await self._render([job for job in starting if job.delivery_id in mine])
-        for job in starting:
-            if job.delivery_id in mine:
-                self._spawn(self._attempt(job, settle))
-            else:
-                self._drop(job, settle)
+                begun.ended.append((job, _end_outcome(job, decided)))
+        mine = await self._claim(connection, claiming)
+        for job in claiming:
+            (begun.starting if job.delivery_id in mine else begun.dropped).append(job)
+        return begun
 
     def _drop(self, job: _Job, settle: Settle) -> None:
         metrics.duplicates_suppressed.inc()
@@ -243,20 +259,25 @@ class ChannelWorker:
         turn = self._shared.clock.now() + wait
         return Outcome(loaded, DeliveryState.PENDING, reason=Reason.THROTTLED, not_before=turn, retry_at=turn)
 
-    async def _claim(self, jobs: list[_Job]) -> set[UUID]:
+    async def _claim(self, connection: AsyncConnection, jobs: list[_Job]) -> set[UUID]:
         wanted = [
             (job.user_id, job.delivery_id, job.attempt, job.loaded.delivery.attempts)
             for job in jobs
             if job.loaded is not None
         ]
-        async with self._shared.database.write() as connection:
-            return await claim_attempts(connection, wanted, now=self._shared.clock.now())
+        return await claim_attempts(connection, wanted, now=self._shared.clock.now())
 
     async def _render(self, jobs: list[_Job]) -> None:
-        if jobs:
+        if not jobs:
+            return
+        try:
             rendered = await self._shared.renderer.render([_pending(job, self.channel.name) for job in jobs])
-            for job, each in zip(jobs, rendered, strict=True):
-                job.rendered = each
+        except Exception as error:
+            # The attempts have begun: they fail, and are made again by the ladder.
+            log.error("deliveries_not_rendered", deliveries=len(jobs), exc_info=error)  # noqa: TRY400
+            return
+        for job, each in zip(jobs, rendered, strict=True):
+            job.rendered = each
 
     # --- the attempt ----------------------------------------------------------------------------------------------
 
@@ -278,6 +299,8 @@ class ChannelWorker:
         address = _address(loaded)
         made: list[AttemptMade] = []
         failure: Failure | None = None
+        if job.rendered is None:
+            return self._decide(job, _NOT_RENDERED, made)
         try:
             prepared = self.channel.prepare(self._make_message(job), address)
         except SendFailed as failed:
@@ -346,10 +369,8 @@ class ChannelWorker:
         loaded, rendered = job.loaded, job.rendered
         assert loaded is not None
         if not isinstance(rendered, Rendered):
-            reason, detail = (
-                (rendered.reason, rendered.detail) if rendered is not None else (Reason.TEMPLATE_ERROR, "not rendered")
-            )
-            raise reject(detail, reason=reason)
+            assert rendered is not None
+            raise reject(rendered.detail, reason=rendered.reason)
         notification = loaded.notification
         return Message(
             delivery_id=job.delivery_id,
