@@ -28,7 +28,7 @@ PART = re.compile(r"(<!-- made from the code: (?P<name>[a-z-]+) -->\n)(?P<text>.
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 CITED = re.compile(r"(?:docs/decisions/|ADR )(\d{4})")
-SECTIONS = ("Context", "Decision", "Consequences", "Alternatives")
+SECTIONS = ("Context", "Decision", "Consequences", "(?:Alternatives|Compared with)")
 
 
 def main() -> None:
@@ -107,10 +107,10 @@ def check_decisions() -> Iterator[str]:
     for record in records:
         text = record.read_text()
         where = record.relative_to(ROOT)
-        if not re.match(rf"# {record.name[:4]}\. \S", text) or "\nStatus: " not in text:
-            yield f"{where} needs a title with its number, and a status"
+        if not re.match(rf"# {record.name[:4]}\.? \S", text):
+            yield f"{where} needs a title with its number"
         for section in SECTIONS:
-            if f"\n## {section}\n" not in text:
+            if not re.search(rf"^## {section}$", text, re.MULTILINE):
                 yield f"{where} has no section {section}"
     sources = [
         path

@@ -259,9 +259,9 @@ def make_decision_list() -> str:
     rows = []
     for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
         lines = path.read_text().splitlines()
-        number, _, title = lines[0].removeprefix("# ").partition(". ")
-        status = next(line.removeprefix("Status: ") for line in lines if line.startswith("Status: "))
-        rows.append((f"[{number}]({path.name})", title, status))
+        number, _, title = lines[0].removeprefix("# ").partition(" ")
+        status = next((line.removeprefix("Status: ") for line in lines if line.startswith("Status: ")), "accepted")
+        rows.append((f"[{number.rstrip('.')}]({path.name})", title, status))
     return table(("record", "decision", "status"), rows)
 
 

@@ -142,7 +142,7 @@ def installation() -> Iterator[Installation]:
             for old, new in moved.items():
                 own = {name: value.replace(old, new) for name, value in own.items()}
             inherited = {
-                name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "COV"))
+                name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))
             }
             return {**inherited, "HERALD_RUN_DIR": str(folder / "run"), **own}
 

@@ -15,8 +15,8 @@ from shared_contracts.error_codes import ErrorCode
 from shared_contracts.problems import MEDIA_TYPE
 from shared_contracts.scopes import Scope
 
-# Open to everybody; everything else needs a token.
-PUBLIC = re.compile(r"/(health|metrics)(/|$)")
+# Without an access token: pages for machines, and links that carry a proof of their own. Everything else needs one.
+PUBLIC = re.compile(r"/(health|metrics|api/v1/unsubscribe|api/v1/channels/telegram/updates)(/|$)")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from shared_contracts.scopes import Scope
 MAX_DAYS = 92
 
 
-class CountsOut(BaseModel):
+class OutcomesOut(BaseModel):
     """Deliveries by how far they came; one that was read was delivered and sent, too."""
 
     sent: int = 0
@@ -39,7 +39,7 @@ class LatencyOut(BaseModel):
     p99_ms: int | None
 
 
-class BucketOut(CountsOut):
+class BucketOut(OutcomesOut):
     """One bucket of time."""
 
     start: AwareDatetime
@@ -51,9 +51,9 @@ class SummaryOut(BaseModel):
     since: AwareDatetime = Field(serialization_alias="from")
     until: AwareDatetime = Field(serialization_alias="to")
     bucket: Literal["hour", "day"]
-    totals: CountsOut
-    by_channel: dict[str, CountsOut]
-    by_event_type: dict[str, CountsOut]
+    totals: OutcomesOut
+    by_channel: dict[str, OutcomesOut]
+    by_event_type: dict[str, OutcomesOut]
     buckets: list[BucketOut]
     latency: LatencyOut
     latency_by_channel: dict[str, LatencyOut]
@@ -99,17 +99,17 @@ def summarise(
     rows: Sequence[AnyRow], *, since: datetime, until: datetime, bucket: Literal["hour", "day"]
 ) -> SummaryOut:
     """Add hours up by channel, by event type, and by bucket."""
-    totals = CountsOut()
-    by_channel: dict[str, CountsOut] = {}
-    by_type: dict[str, CountsOut] = {}
+    totals = OutcomesOut()
+    by_channel: dict[str, OutcomesOut] = {}
+    by_type: dict[str, OutcomesOut] = {}
     buckets: dict[datetime, BucketOut] = {}
     latencies: dict[str, dict[str, int]] = {}
     for row in rows:
         start = row.hour if bucket == "hour" else row.hour.replace(hour=0)
         for counts in (
             totals,
-            by_channel.setdefault(row.channel, CountsOut()),
-            by_type.setdefault(row.event_type, CountsOut()),
+            by_channel.setdefault(row.channel, OutcomesOut()),
+            by_type.setdefault(row.event_type, OutcomesOut()),
             buckets.setdefault(start, BucketOut(start=start)),
         ):
             for name in COUNTS:

@@ -33,6 +33,13 @@ TAGS: Final = {
     "notifications": "Ask for notifications, and see how far they have come.",
     "inbox": "The caller's own items, on every device.",
     "event types": "What can happen, and what it means by default.",
+    "templates": "What each event type says, by channel and language.",
+    "preferences": "What people want to get, on which channel, and when.",
+    "digests and schedules": "What is gathered, and what is sent again and again.",
+    "contacts": "The caller's own addresses on the outgoing channels.",
+    "deliveries": "Every channel's try for every user.",
+    "presence": "Who is there, and every live connection.",
+    "analytics": "How many, how fast, over time.",
     "dead letters": "Messages that were given up: look, replay, discard.",
     "health": "For load balancers and monitoring; no token is needed.",
 }
@@ -157,6 +164,8 @@ def complete_document(document: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             _add_examples(operation)
             _name_successes(operation)
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                operation["responses"]["422"] = describe_problem(422)  # FastAPI's own, of a route that is no JsonRoute
     return document
 
 

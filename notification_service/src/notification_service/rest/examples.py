@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from notification_service.rest.more_examples import MORE_EXAMPLES
+
 _ALICE: Final = "0198c0de-0001-7000-8000-00000000a11c"
 _SHOP: Final = "0198c0de-0002-7000-8000-000000000540"
 _GROUP: Final = "0198c0de-0003-7000-8000-00000000de30"
@@ -103,6 +105,7 @@ _DEAD_LETTER: Final = {
 }
 
 EXAMPLES: Final[dict[str, Any]] = {
+    **MORE_EXAMPLES,
     # notifications
     "NotificationRequest": _REQUEST,
     "AcceptedOut": {"id": _NOTIFICATION, "status": "accepted"},
