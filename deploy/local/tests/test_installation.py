@@ -32,8 +32,8 @@ from herald_local.postgresql import PostgresCluster
 from herald_local.rabbitmq import RabbitNode
 
 PASSWORD = "quiet-otters-swim-upstream"
-READY_LIMIT_S = 60.0
-pytestmark = pytest.mark.timeout(300)  # the set-up starts ten programs
+READY_LIMIT_S = 180.0
+pytestmark = pytest.mark.timeout(600)  # the set-up starts ten programs, on a machine that may be busy
 IMAGE_COMMAND = ["serve", "--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of auth_service/Dockerfile
 
 
