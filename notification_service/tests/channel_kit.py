@@ -27,6 +27,7 @@ from notification_service.contacts.models import contacts
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.entrypoints.channel_parts import ChannelParts
+from notification_service.errors import Unavailable
 from notification_service.identity.mirror import upsert_users
 from notification_service.notifications.entity import EventTypeDefaults, Sender, make_notification
 from notification_service.notifications.repository import Routed, upsert_routed
@@ -120,8 +121,10 @@ class HttpSink:
 async def http_sink(script: Script | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[HttpSink]:
     sink = HttpSink(script, host)
     await sink.start()
-    yield sink
-    await sink.stop()
+    try:
+        yield sink
+    finally:
+        await sink.stop()
 
 
 @dataclass
@@ -171,8 +174,10 @@ async def mail_sink(**options: Any) -> AsyncIterator[MailSink]:
 
     server = await asyncio.get_running_loop().create_server(make_session, "127.0.0.1", 0)
     sink.port = server.sockets[0].getsockname()[1]
-    yield sink
-    server.close()
+    try:
+        yield sink
+    finally:
+        server.close()
 
 
 class Sending:
@@ -246,9 +251,17 @@ class Sending:
             )
             for each in user_ids
         ]
-        async with self.database.write() as connection:
-            await upsert_routed(connection, [(notification, Routed(len(user_ids), []))], now=now, relay_after=now)
-            kept = await keep_deliveries(connection, planned, now, reach=self.parts.reach)
+        while True:
+            try:
+                async with self.database.write() as connection:
+                    routed = [(notification, Routed(len(user_ids), []))]
+                    await upsert_routed(connection, routed, now=now, relay_after=now)
+                    kept = await keep_deliveries(connection, planned, now, reach=self.parts.reach)
+            except Unavailable:
+                # SQLite has one writer, and no queue for it. The intake tries again too.
+                await asyncio.sleep(0.05)
+            else:
+                break
         await self.parts.queueing.publish(kept)
         return notification.id
 
@@ -322,6 +335,7 @@ async def running_channels(
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await parts.stop()
+        await parts.receipts.stop()
         await parts.close()
         await publisher.close()
 

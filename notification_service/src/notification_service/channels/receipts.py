@@ -82,7 +82,9 @@ class Receipts:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Begin to publish; harmless when it has begun."""
+        if self._task is not None:
+            return
         self._task = keep_running(self._run, name="receipts")
 
     def add(self, receipts: Sequence[Receipt]) -> None:

@@ -202,7 +202,6 @@ class ChannelParts:
         """Finish what is under way."""
         await self.consumers.stop()
         await self.poison.stop()
-        await self.receipts.stop()
 
     async def close(self) -> None:
         """Close connections to providers."""

@@ -8,8 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.channels.receipts import Receipts
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
+from notification_service.entrypoints.receipt_sources import find_newly_acked
 from notification_service.gateway.ports import Device, ItemsChanged, PageWanted
 from notification_service.mailbox import resume
 from notification_service.mailbox.actions import LABELS, Action
@@ -26,11 +28,14 @@ from notification_service.notifications.pages import Cursor, Page, StreamInfo
 class MailboxPort:
     """`gateway.ports.Mailbox`."""
 
-    def __init__(self, database: Database, inbox: Inbox, live: LiveBroadcasts, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, inbox: Inbox, live: LiveBroadcasts, clock: Clock, receipts: Receipts
+    ) -> None:
         self._database = database
         self._inbox = inbox
         self._live = live
         self._clock = clock
+        self._receipts = receipts
         self._epoch: str | None = None
 
     async def open(self, devices: Sequence[Device]) -> Sequence[StreamInfo]:
@@ -70,8 +75,11 @@ class MailboxPort:
 
     async def write_cursors(self, cursors: Sequence[tuple[UUID, str, Cursor]]) -> None:
         """Remember how far devices have come."""
+        now = self._clock.now()
         async with self._database.write() as connection:
-            await resume.write_cursors(connection, cursors, now=self._clock.now())
+            receipts = await find_newly_acked(connection, cursors, now=now)
+            await resume.write_cursors(connection, cursors, now=now)
+        self._receipts.add(receipts)
 
     async def read_tops(self, user_ids: Collection[UUID]) -> dict[UUID, int]:
         """The last number of each stream."""

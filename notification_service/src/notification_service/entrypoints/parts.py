@@ -34,6 +34,7 @@ from notification_service.entrypoints.mailbox_port import KeptPort, MailboxPort
 from notification_service.entrypoints.personal_data import PERSONAL_DATA
 from notification_service.entrypoints.pipeline import Pipeline
 from notification_service.entrypoints.preferences_frame import publish_preferences
+from notification_service.entrypoints.receipt_sources import read_of
 from notification_service.entrypoints.rolling_up import RollingUp
 from notification_service.entrypoints.schedules_port import SchedulesPort
 from notification_service.entrypoints.sent import SentNotifications
@@ -336,6 +337,7 @@ class Parts:
             catalog=self.catalog,
             deciding=self.deciding,
             publish_deliveries=self.channels.queueing.publish,
+            receipts=self.channels.receipts,
             clock=self.clock,
             relay_grace=self.settings.relay_grace,
             fanout_at=self.settings.fanout_at,
@@ -364,7 +366,7 @@ class Parts:
             clock=self.clock,
             access=self.access,
             keys=self.keys,
-            mailbox=MailboxPort(self.database, self.inbox, self.live, self.clock),
+            mailbox=MailboxPort(self.database, self.inbox, self.live, self.clock, self.channels.receipts),
             intake=IntakePort(self.acceptor, LiveSender(database=self.database, publisher=self.publisher)),
             preferences=self.preferences,
             publisher=self.publisher,
@@ -406,6 +408,7 @@ class Parts:
             self.observer.gossip.tell_device_acked(user_id, device_id, str(position))
 
     def _tell_devices(self, change: StateChange) -> None:
+        self.channels.receipts.add(read_of(change.user_id, change.body, self.clock.now()))
         # Not waited for: whoever made the change gets the answer first, with its `ref`, then the frame everybody gets.
         spawn(self._publish_state(change), name="tell-devices")
 
@@ -429,6 +432,7 @@ class Parts:
     async def close(self) -> None:
         """Close what was opened. The loops that use these parts have ended before."""
         if "channels" in self.__dict__:
+            await self.channels.receipts.stop()
             await self.channels.close()
         if "publisher" in self.__dict__:
             await self.publisher.close()

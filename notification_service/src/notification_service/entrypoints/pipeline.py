@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from notification_service import failpoints, metrics
 from notification_service.broker.publisher import Publisher
 from notification_service.channels.planned import KeptDelivery
+from notification_service.channels.receipts import Receipts
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
 from notification_service.dead_letters.announce import announce_dead_letters
@@ -25,6 +26,7 @@ from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.entrypoints.deciding import Addressed, Deciding
 from notification_service.entrypoints.fanning_out import PublishDeliveries
+from notification_service.entrypoints.receipt_sources import accepted, given_up
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.creation import load_catalogs
@@ -92,6 +94,7 @@ class Pipeline:
         catalog: Catalog,
         deciding: Deciding,
         publish_deliveries: PublishDeliveries,
+        receipts: Receipts,
         clock: Clock,
         relay_grace: timedelta,
         fanout_at: int,
@@ -104,6 +107,7 @@ class Pipeline:
         self._catalog = catalog
         self._deciding = deciding
         self._publish_deliveries = publish_deliveries
+        self._receipts = receipts
         self._clock = clock
         self._relay_grace = relay_grace
         self._fanout_at = fanout_at
@@ -137,6 +141,7 @@ class Pipeline:
             stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
         for plan in plans:
             metrics.notifications_accepted.labels(plan.notification.kind).inc()
+        self._receipts.add([*accepted([plan.notification for plan in plans], now), *given_up(stored.letters, now)])
         return stored
 
     async def _keep(

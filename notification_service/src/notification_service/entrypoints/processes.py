@@ -29,6 +29,7 @@ async def run_publisher(parts: Parts) -> AsyncIterator[None]:
     """Publishing and what belongs to it. Does not wait for the broker: what cannot be published yet is relayed."""
     parts.publisher.start()
     parts.marks.start()
+    parts.channels.receipts.start()
     try:
         yield
     finally:

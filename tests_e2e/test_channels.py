@@ -1,0 +1,189 @@
+"""Outgoing channels of a whole installation: delivered, shown, and at most once more when a worker dies (F13)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from email import message_from_bytes
+from typing import Any
+
+import aio_pika
+import httpx
+import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from harness.broker import Backend
+from harness.people import Person, Rest
+from harness.rounds import rounds
+from harness.sockets import connected
+from harness.stack import Stack
+from harness.waiting import eventually
+from notification_service.failpoints import VARIABLE as FAIL_POINT
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Mails:
+    """An SMTP server that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[Envelope] = []
+        self.port = 0
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        self.got.append(envelope)
+        return "250 OK"
+
+    def ids(self) -> list[str]:
+        return [
+            str(message_from_bytes(each.content)["Message-ID"]) for each in self.got if isinstance(each.content, bytes)
+        ]
+
+
+class Hooks:
+    """An HTTP server that keeps the ids of what it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+                self.got.append(json.loads(await reader.readexactly(length)))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def counterparts() -> AsyncIterator[tuple[Mails, Hooks]]:
+    mails, hooks = Mails(), Hooks()
+    loop = asyncio.get_running_loop()
+    smtp = await loop.create_server(lambda: SMTP(mails, hostname="sink.example"), "127.0.0.1", 0)
+    http = await asyncio.start_server(hooks.serve, "127.0.0.1", 0)
+    mails.port = smtp.sockets[0].getsockname()[1]
+    hooks.port = http.sockets[0].getsockname()[1]
+    yield mails, hooks
+    smtp.close()
+    http.close()
+
+
+def settings_for(mails: Mails) -> dict[str, str]:
+    return {
+        "NOTIFY_SMTP_URL": f"smtp://127.0.0.1:{mails.port}",
+        "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>",
+        "NOTIFY_ALLOW_PRIVATE_TARGETS": "1",
+        "NOTIFY_RETRY_DELAYS_SECONDS": "0.3,0.3",
+    }
+
+
+@contextlib.asynccontextmanager
+async def channels(stack: Stack) -> AsyncIterator[tuple[Mails, Hooks, list[str]]]:
+    """The installation with channels: its own workers stopped, one worker and one API with the settings in place."""
+    async with counterparts() as (mails, hooks):
+        settings = settings_for(mails)
+        names = [*stack.add("worker", 1, settings), *stack.add("api", 1, settings)]
+        for name in stack.worker_names:
+            if stack.is_running(name):
+                await asyncio.to_thread(stack.stop, name)
+        await asyncio.to_thread(stack.start, *names)
+        try:
+            yield mails, hooks, names
+        finally:
+            await asyncio.to_thread(stack.remove, *names)
+            await asyncio.to_thread(stack.start, *stack.worker_names)
+
+
+async def add_webhook(stack: Stack, api: str, person: Person, hooks: Hooks) -> None:
+    body = {"channel": "webhook", "address": f"http://127.0.0.1:{hooks.port}/hook", "secret": "a secret of the hook"}
+    headers = {"Authorization": f"Bearer {person.access}"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"{stack.url_of(api)}/api/v1/contacts", headers=headers, json=body)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_every_channel_in_status_and_deliveries(stack: Stack, rest: Rest, backend: Backend) -> None:
+    (person,) = await rest.make_people(1)
+    staff = await rest.log_in("admin")
+    async with channels(stack) as (mails, hooks, (_, api)):
+        await add_webhook(stack, api, person, hooks)
+        sent = await backend.send_to(person.id, "hello", channels=["in_app", "email", "webhook", "sms"])
+
+        async def read() -> dict[str, str]:
+            answer = await rest.notify("GET", f"/api/v1/deliveries?notification_id={sent}", token=staff.access)
+            assert answer.status_code == 200, answer.text
+            return {item["channel"]: item["status"] for item in answer.json()["items"]}
+
+        found = await eventually(read, is_good=lambda states: states.get("email") == states.get("webhook") == "sent")
+        assert found["sms"] == "suppressed"
+        assert "in_app" in found
+        status = (await rest.notify("GET", f"/api/v1/notifications/status/{sent}", token=staff.access)).json()
+        assert status["counts_by_channel_and_state"]["email"] == {"sent": 1}
+        assert {item["channel"] for item in status["deliveries"]["items"]} == {"in_app", "email", "webhook", "sms"}
+        reasons = {item["channel"]: item["reason"] for item in status["deliveries"]["items"]}
+        assert reasons["sms"] == "channel_not_configured"
+        assert len(mails.got) == len(hooks.got) == 1
+        assert hooks.got[0]["title"] == "hello"
+
+
+@pytest.mark.req("F13")
+@pytest.mark.parametrize("channel", ["email", "webhook"])
+async def test_a_worker_killed_between_sending_and_settling(
+    stack: Stack, rest: Rest, backend: Backend, channel: str
+) -> None:
+    (person,) = await rest.make_people(1)
+    async with channels(stack) as (mails, hooks, (worker, api)):
+        if channel == "webhook":
+            await add_webhook(stack, api, person, hooks)
+        sent = []
+        for _ in range(rounds(stack, 30)):
+            await asyncio.to_thread(stack.restart, worker, settings={FAIL_POINT: "after_channel_send_before_ack"})
+            sent.append(await backend.send_to(person.id, "hello", channels=[channel]))
+            await asyncio.to_thread(stack.wait_for_end, worker, 30)
+            await asyncio.to_thread(stack.start, worker)
+            await eventually(lambda: _count(channel, mails, hooks), is_good=lambda count: count >= 2 * len(sent))
+        await asyncio.sleep(1)
+        ids = mails.ids() if channel == "email" else [each["id"] for each in hooks.got]
+        copies = Counter(ids)
+        assert len(copies) == len(sent)
+        assert max(copies.values()) <= 2, copies
+
+
+async def _count(channel: str, mails: Mails, hooks: Hooks) -> int:
+    return len(mails.got) if channel == "email" else len(hooks.got)
+
+
+async def test_receipts_follow_a_notification(stack: Stack, rest: Rest, backend: Backend) -> None:
+    (person,) = await rest.make_people(1)
+    seen: set[tuple[str, str, str | None]] = set()
+    async with channels(stack) as (_, hooks, (_, api)), await aio_pika.connect(stack.node.url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(exclusive=True)
+        for key in ("accepted", "delivered", "acked", "read", "failed", "dead_lettered"):
+            await queue.bind("notifications.events", key)
+
+        async def receive(message: Any) -> None:
+            for item in json.loads(message.body)["items"]:
+                seen.add((item["message_id"], message.routing_key, item["channel"]))
+
+        await queue.consume(receive, no_ack=True)
+        await add_webhook(stack, api, person, hooks)
+        sent = await backend.send_to(person.id, "hello", channels=["in_app", "webhook"])
+
+        async def read() -> set[tuple[str, str, str | None]]:
+            return {each for each in seen if each[0] == sent}
+
+        await eventually(
+            read, is_good=lambda found: {(sent, "accepted", None), (sent, "delivered", "webhook")} <= found
+        )
+        async with connected(stack.system.notify_urls[0], person.access, ack_mode="auto") as device:
+            await device.take(1)
+            await eventually(read, is_good=lambda found: (sent, "acked", "in_app") in found)
+        await rest.notify("PATCH", f"/api/v1/inbox/{sent}", token=person.access, json={"read": True})
+        await eventually(read, is_good=lambda found: (sent, "read", "in_app") in found)
