@@ -44,10 +44,12 @@ async def claim(connection: AsyncConnection, *, now: datetime, hold: timedelta) 
     return moment
 
 
-async def advance(connection: AsyncConnection, *, rolled_up_to: datetime) -> None:
-    """Hours before this moment are not counted again."""
+async def release(connection: AsyncConnection, *, rolled_up_to: datetime, now: datetime) -> None:
+    """It is done: hours before this moment are not counted again, and somebody else may go on."""
     await connection.execute(
-        update(analytics_progress).where(analytics_progress.c.name == _NAME).values(rolled_up_to=rolled_up_to)
+        update(analytics_progress)
+        .where(analytics_progress.c.name == _NAME)
+        .values(rolled_up_to=rolled_up_to, held_until=now)
     )
 
 

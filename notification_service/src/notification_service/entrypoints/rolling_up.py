@@ -52,8 +52,7 @@ class RollingUp:
             async with self._database.write() as connection:
                 await repository.replace_hour(connection, each, await count_hour(connection, each))
         async with self._database.write() as connection:
-            await repository.advance(connection, rolled_up_to=hour - _AGAIN)
-            await repository.claim(connection, now=now + _HOLD, hold=timedelta(0))
+            await repository.release(connection, rolled_up_to=hour - _AGAIN, now=now)
         return len(hours)
 
 
