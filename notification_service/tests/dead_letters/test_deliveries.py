@@ -1,0 +1,140 @@
+"""Deliveries that were given up: listed with their reason, replayed once each, ten times at most, discarded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from channel_kit import HttpSink, Reply
+from service import Person, Service
+from sqlalchemy import select, update
+from waiting import until
+
+from notification_service.channels.models import deliveries
+from notification_service.channels.queueing import MAX_REPLAYS
+from notification_service.identity.models import audit_outbox
+
+PATH = "/api/v1/dead-letters"
+
+
+async def give_up(site: Service, web: HttpSink, admin: Person) -> tuple[UUID, dict[str, Any]]:
+    """A delivery its endpoint refused; answers the notification and the dead letter."""
+    web.script = lambda _: Reply(400, body=b"no")
+    person = site.add_person(tenant=admin.tenant)
+    answer = await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": web.url + "/hook"})
+    assert answer.status_code == 201, answer.text
+    notification_id = await site.send(admin, person, channels=["webhook"])
+    return notification_id, await find_letter(site, admin, notification_id, 1)
+
+
+async def find_letter(site: Service, admin: Person, notification_id: UUID, count: int) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    async def is_there() -> bool:
+        nonlocal found
+        items = (await site.get(PATH, admin)).json()["items"]
+        found = [item for item in items if item["message_id"] == str(notification_id)]
+        return len(found) == count
+
+    await until(is_there)
+    return found[0]
+
+
+async def read_delivery(site: Service, admin: Person, notification_id: UUID) -> dict[str, Any]:
+    answer = await site.get(f"/api/v1/deliveries?notification_id={notification_id}&channel=webhook", admin)
+    (item,) = answer.json()["items"]
+    found: dict[str, Any] = item
+    return found
+
+
+@pytest.mark.req("F11")
+async def test_a_delivery_is_listed_with_its_history_and_replayed_once(site: Service, web: HttpSink) -> None:
+    admin = site.add_person("admin")
+    notification_id, letter = await give_up(site, web, admin)
+    assert (letter["reason"], letter["routing_key"], letter["attempts"]) == ("provider_rejected", "channel.webhook", 1)
+    delivery = await read_delivery(site, admin, notification_id)
+    assert (delivery["status"], delivery["reason"], delivery["id"]) == (
+        "failed",
+        "provider_rejected",
+        letter["payload"]["delivery_id"],
+    )
+    one = await site.get(f"/api/v1/deliveries/{delivery['id']}?user_id={delivery['user_id']}", admin)
+    assert [(each["number"], each["outcome"]) for each in one.json()["history"]] == [(1, "permanent")]
+    web.script = lambda _: Reply()
+    answers = await asyncio.gather(*(site.post(f"{PATH}/{letter['id']}/replay", admin) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+
+    async def is_sent() -> bool:
+        return bool((await read_delivery(site, admin, notification_id))["status"] == "sent")
+
+    await until(is_sent)
+    assert (await read_delivery(site, admin, notification_id))["attempts"] == 2
+    assert len(web.seen) == 2
+    assert len({seen.headers["x-herald-delivery"] for seen in web.seen}) == 1
+    async with site.parts["api"].database.read() as connection:
+        actions = [row.event["action"] for row in await connection.execute(select(audit_outbox))]
+    assert actions.count("dead_letter.replayed") <= 1
+
+
+async def test_a_replay_that_fails_again_is_a_new_letter_until_it_is_enough(site: Service, web: HttpSink) -> None:
+    admin = site.add_person("admin")
+    notification_id, letter = await give_up(site, web, admin)
+    assert (await site.post(f"{PATH}/replay", admin, {"ids": [letter["id"]]})).json() == {"replayed": 1}
+    again = await find_letter(site, admin, notification_id, 2)
+    assert again["attempts"] == 2
+    async with site.parts["api"].database.write() as connection:
+        await connection.execute(update(deliveries).values(replays=MAX_REPLAYS))
+    refused = await site.post(f"{PATH}/{again['id']}/replay", admin)
+    assert refused.status_code == 409
+    shown = (await site.get(f"{PATH}/{again['id']}", admin)).json()
+    assert shown["replayed_at"] is None
+
+
+async def test_other_tenants_and_roles_see_nothing(site: Service, web: HttpSink) -> None:
+    admin = site.add_person("admin")
+    notification_id, letter = await give_up(site, web, admin)
+    stranger = site.add_person("admin", tenant=site.add_tenant())
+    assert (await site.post(f"{PATH}/{letter['id']}/replay", stranger)).status_code == 404
+    assert (await site.post(f"{PATH}/replay", stranger, {"ids": [letter["id"]]})).json() == {"replayed": 0}
+    assert (await site.get(PATH, site.add_person("staff"))).status_code == 403
+    listed = await site.get(f"/api/v1/deliveries?notification_id={notification_id}", stranger)
+    assert listed.json()["items"] == []
+    assert (await site.get("/api/v1/deliveries", site.add_person())).status_code == 403
+    publisher = site.add_person("publisher")
+    assert (await site.get("/api/v1/deliveries", publisher)).json()["items"] == []
+    assert (await site.call("DELETE", f"{PATH}/{letter['id']}", admin)).status_code == 204
+    assert (await site.get(f"{PATH}/{letter['id']}", admin)).status_code == 404
+
+
+async def test_deliveries_of_all_channels_come_in_pages_and_by_filters(site: Service, web: HttpSink) -> None:
+    admin = site.add_person("admin")
+    person = site.add_person()
+    assert (
+        await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": web.url + "/hook"})
+    ).status_code == 201
+    sent = [await site.send(admin, person, channels=["in_app", "webhook", "sms"]) for _ in range(4)]
+
+    async def all_sent() -> bool:
+        answer = await site.get(f"/api/v1/deliveries?user_id={person.id}&channel=webhook&status=sent", admin)
+        return len(answer.json()["items"]) == 4
+
+    await until(all_sent)
+    seen: list[tuple[str, str]] = []
+    cursor = ""
+    while True:
+        page = (await site.get(f"/api/v1/deliveries?user_id={person.id}&limit=5{cursor}", admin)).json()
+        seen += [(item["notification_id"], item["channel"]) for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert len(seen) == len(set(seen)) == 12
+    assert {each[0] for each in seen} == {str(each) for each in sent}
+    for channel, status in (("in_app", None), ("webhook", "sent"), ("sms", "suppressed")):
+        answer = await site.get(f"/api/v1/deliveries?user_id={person.id}&channel={channel}", admin)
+        states = {item["status"] for item in answer.json()["items"]}
+        assert len(answer.json()["items"]) == 4
+        assert status is None or states == {status}
+    later = await site.get("/api/v1/deliveries?from=2100-01-01T00:00:00Z", admin)
+    assert later.json()["items"] == []
