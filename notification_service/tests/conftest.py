@@ -140,8 +140,11 @@ async def service(
     """
     amqp_url = rabbit.url.rstrip("/") + "/" + next(virtual_hosts)
     folder = tmp_path_factory.mktemp("run")
+    # 20 s: what happens when the database is slow is tested elsewhere; here the machine may be busy.
     async with (
         auth_site() as site,
-        running_service(site, amqp_url=amqp_url, database_url=service_database, run_dir=folder) as running,
+        running_service(
+            site, amqp_url=amqp_url, database_url=service_database, run_dir=folder, database_timeout=20
+        ) as running,
     ):
         yield running
