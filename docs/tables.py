@@ -265,5 +265,15 @@ def make_decision_list() -> str:
     return table(("record", "decision", "status"), rows)
 
 
+def make_page_list() -> str:
+    """All pages of this folder, by their titles."""
+    rows = []
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name != "README.md":
+            title = path.read_text().partition("\n")[0].removeprefix("# ")
+            rows.append((f"[{path.name}]({path.name})", title))
+    return table(("page", "about"), [*rows, ("[decisions/](decisions/README.md)", "Why it is built this way")])
+
+
 if __name__ == "__main__":
     print(json.dumps(make_auth_parts() if sys.argv[1] == "auth" else make_notification_parts()))  # noqa: T201
