@@ -123,7 +123,7 @@ async def test_a_node_that_drains_sends_its_clients_to_the_other_without_a_loss(
             (told,) = each.told
             assert (told["after_ms"], told["reason"]) == (0, "restarting")
             assert told["spread_ms"] >= 500
-            assert each.connected_to == [1, 0]
+            assert each.connected_to[:2] == [1, 0]
     finally:
         over.set()
         await asyncio.gather(publishing, return_exceptions=True)

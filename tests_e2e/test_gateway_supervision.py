@@ -18,7 +18,6 @@ from harness.sockets import connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
 
-
 # Each starts a whole installation.
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from notification_service.gateway.effects import Acked, Effect, Fetch, SendText, WakeAfter
 from notification_service.gateway.follower import HOLE_WAIT_S, RETRY_WAIT_S, Follower
-from notification_service.notifications.pages import Entry, FrameType, Page, StreamInfo
+from notification_service.notifications.pages import Cursor, Entry, FrameType, Page, StreamInfo
 from notification_service.notifications.resuming import decide_start
 from shared_contracts.ws.frames import AckMode
 from shared_contracts.ws.positions import parse_position
@@ -496,3 +496,44 @@ def test_no_interleaving_leaves_a_gap_or_shows_anything_out_of_order(seed: int, 
             if got_kind == kind and number not in first_times:
                 first_times.append(number)
         assert first_times == list(range(1, top + 1))
+
+
+# --- a peer that reads slowly --------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("D15")
+def test_a_page_of_long_items_is_written_in_pieces() -> None:
+    follower, _ = follow(make_info(top_seq=10), window=64)
+    text = b'{"seq":1,"body":"%b"}' % (b"x" * 60_000)
+    page = Page([Entry(seq, is_broadcast=False, type=NOTE, body=text) for seq in range(1, 11)], 10, 0, has_more=False)
+    effects = follower.on_page(page, 0.0)
+    assert len([each for each in effects if isinstance(each, SendText)]) == 5
+    assert effects[-1] == Fetch(5, 0, 59)
+
+
+@pytest.mark.req("D15")
+def test_who_does_not_take_what_is_written_is_left_alone_until_they_do() -> None:
+    follower, _ = follow(make_info(top_seq=2), window=64)
+    follower.pause()
+    assert follower.on_page(make_page([1, 2], seq=2), 0.0) == []
+    assert follower.on_item(3, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []
+    assert not follower.take_broadcast(1, 0.0)
+    assert follower.go_on(0.0) == []
+    assert follower.on_top(9, 0.0) == []
+    assert follower.resume(1.0) == [Fetch(0, 0, 64)]
+
+
+def test_a_pause_without_anything_missed_ends_where_it_began() -> None:
+    follower, _ = follow()
+    assert follower.is_live
+    follower.pause()
+    assert not follower.is_live
+    assert follower.resume(1.0) == []
+    assert follower.is_live
+
+
+def test_the_cursor_knows_what_was_written_before_it_went_back() -> None:
+    follower, _ = follow()
+    follower.on_item(1, FrameType.NOTIFICATION, b'{"seq":1}', is_repeat=False, now=0.0)
+    follower.go_back(0, 0, ask_synced=False, now=1.0)
+    assert follower.cursor == Cursor(0, 0, 1, 0)

@@ -13,6 +13,7 @@ from builders import EPOCH, make_cursor, make_info, open_session, position
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from notification_service.gateway.effects import Acked, Close, Effect, Fetch, SendText
 from notification_service.gateway.session import Limits, Session
@@ -188,6 +189,16 @@ class OneDevice(RuleBasedStateMachine):
     def say(self, type_: str, where: str) -> None:
         self.take(self.session.on_text(b'{"type":"%b","position":"%b"}' % (type_.encode(), where.encode()), self.now))
 
+    @precondition(lambda self: not self.closed)
+    @rule()
+    def peer_stops_reading(self) -> None:
+        self.session.follower.pause()
+
+    @precondition(lambda self: not self.closed)
+    @rule()
+    def peer_reads_on(self) -> None:
+        self.take(self.session.follower.resume(self.now))
+
     @rule(seconds=st.sampled_from([0.05, 0.11, 1.1, 6.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -220,6 +231,7 @@ class OneDevice(RuleBasedStateMachine):
         assert follower.unacked_count <= WINDOW
         assert len(follower._held) <= WINDOW
 
+    @override
     def teardown(self) -> None:
         """However it went: a client that stays and acknowledges ends up with everything, in order."""
         if not hasattr(self, "session"):
@@ -227,6 +239,7 @@ class OneDevice(RuleBasedStateMachine):
         for _ in range(4 * (len(self.items) + self.broadcasts) + 20):
             if self.closed:
                 self.reconnect(knows_position=True)
+            self.peer_reads_on()
             if self.pending is not None:
                 self.answer_page(0, fails=False)
             if self.mode is AckMode.CLIENT:

@@ -93,6 +93,9 @@ class Recipients(BaseModel):
     groups: tuple[UUID, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
     roles: tuple[Annotated[Line, Field(min_length=1, max_length=32)], ...] = Field(default=(), max_length=16)
     all: bool = False
+    exclude: tuple[UUID, ...] = Field(
+        default=(), max_length=100, description="Users who get nothing although a group or role names them."
+    )
 
     @property
     def is_empty(self) -> bool:

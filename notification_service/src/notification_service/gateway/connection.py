@@ -17,10 +17,11 @@ from typing_extensions import override
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 
 from notification_service import metrics
-from notification_service.gateway.client import Client
+from notification_service.gateway.client import PAUSE_BYTES, Client
 from notification_service.gateway.fast_frames import take_texts, wire_size
 from notification_service.gateway.handshake import Refusal, Upgrade, read_upgrade
 from notification_service.gateway.session import Phase
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol, Client):
         self._upgrade: Upgrade | None = None
         self._is_closing = False
         self._is_lost = False
+        self._is_paused = False
         self._stuck_since: float | None = None
 
     # --- asyncio calls in -----------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class Connection(asyncio.Protocol, Client):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._siblings.add(self)
-        self._transport.set_write_buffer_limits(high=self.node.settings.max_send_buffer_bytes)
+        self._transport.set_write_buffer_limits(high=PAUSE_BYTES, low=PAUSE_BYTES // 4)
         peer = transport.get_extra_info("peername")
         self.remote_address = peer[0] if isinstance(peer, tuple) else None
 
@@ -123,9 +125,15 @@ class Connection(asyncio.Protocol, Client):
 
     @override
     def pause_writing(self) -> None:
-        # The buffer is full: this peer does not read. It resumes from its position when it is back.
-        self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
-        self._transport.abort()
+        # This peer reads more slowly than frames come. From now on it is served from the mailbox, as fast as it takes.
+        self._is_paused = True
+        self.session.follower.pause()
+
+    @override
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if not self._is_closing:
+            self.run(self.session.follower.resume(self.node.clock.monotonic()))
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops."""
@@ -160,11 +168,19 @@ class Connection(asyncio.Protocol, Client):
             return
         self._write_protocol_output()
         self._is_upgraded = True
+        self._forget_request()
         self.connected_at = self.node.clock.now()
         self.node.on_opened(self)
         self.ticket = decision.ticket
         if decision.hello is not None:
             self.run(self.session.identify(decision.hello))
+
+    def _forget_request(self) -> None:
+        """Free what the upgrade needed: 4 KB per connection. The library's parser holds the request in a variable."""
+        self._upgrade = None
+        if self._library_owes == 0:
+            self._protocol.parser = Protocol.parse(self._protocol)
+            next(self._protocol.parser)
 
     def _refuse(self, refusal: Refusal) -> None:
         correlation_id = correlation_id_from(None)
@@ -222,6 +238,8 @@ class Connection(asyncio.Protocol, Client):
     def _on_close_frame(self) -> None:
         # The library has queued the answer when the peer began; when we did, the handshake is complete now.
         if self.session.phase is not Phase.CLOSED:
+            if self.session.follower.acks_by_itself:
+                self.acknowledge_written()
             self.session.close(CloseCode.NORMAL, "the peer closed")
             metrics.ws_closed.labels("client").inc()
         self._is_closing = True
@@ -251,6 +269,8 @@ class Connection(asyncio.Protocol, Client):
     def write(self, data: bytes) -> None:
         if not (self._is_closing or self._is_lost):
             self._transport.write(data)
+            if self._is_paused and self.waiting_bytes > self.node.settings.max_send_buffer_bytes:
+                self._cut_slow_peer()
 
     @property
     @override
@@ -272,10 +292,14 @@ class Connection(asyncio.Protocol, Client):
         elif self._stuck_since is None:
             self._stuck_since = now
         elif now - self._stuck_since > _STUCK_LIMIT_S:
-            self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
-            self._transport.abort()
+            self._cut_slow_peer()
             return
         self.run(self.session.on_tick(now))
+
+    def _cut_slow_peer(self) -> None:
+        # It would not read a close frame either; it resumes from its position when it is back.
+        self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
+        self._transport.abort()
 
     @override
     def end(self, code: CloseCode, reason: str) -> None:

@@ -8,7 +8,6 @@ to repair anything, and memory stays bounded by the window.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from notification_service.gateway.answers import encode
@@ -21,6 +20,9 @@ from shared_contracts.ws.positions import Position
 
 HOLE_WAIT_S: Final = 0.1
 """How long a frame that came too early waits for the one before it, until the mailbox is asked."""
+
+PAGE_BYTES: Final = 256 * 1024
+"""Written from one page at most; the rest is fetched again once this is with the peer. A page of long items is 4 MB."""
 
 RETRY_WAIT_S: Final = 1.0
 """Pause before a page is asked for again after a failure, or when it brought nothing new."""
@@ -45,6 +47,7 @@ class Follower:
         "_high_seq",
         "_hole_since",
         "_is_fetch_stale",
+        "_is_paused",
         "_live",
         "_max_unacked",
         "_retry_at",
@@ -67,13 +70,14 @@ class Follower:
         self._high_seq = self._high_broadcast = 0
         # The last numbers heard of: the follower has caught up when it has sent them.
         self._heard_seq = self._heard_broadcast = 0
-        self._live = self._fetching = self._is_fetch_stale = self._ask_synced = False
+        self._live = self._fetching = self._is_fetch_stale = self._ask_synced = self._is_paused = False
         self._retry_at: float | None = None
         # Frames that came before their turn, while live.
         self._held: dict[int, tuple[FrameType, bytes, bool]] = {}
         self._hole_since: float | None = None
         # (seq, broadcast, when) after each frame that awaits the client's acknowledgement.
-        self._unacked: deque[tuple[int, int, float]] = deque()
+        # A list: an empty deque takes 760 bytes, and the window is short.
+        self._unacked: list[tuple[int, int, float]] = []
 
     # --- what others ask ------------------------------------------------------------------------------------------
 
@@ -175,14 +179,20 @@ class Follower:
             # The device went back while the page was read: it is not what is needed next.
             self._is_fetch_stale = False
             return self.go_on(now)
+        if self._is_paused:
+            return []
         before = self.sent_seq, self.sent_broadcast
         effects: list[Effect] = []
+        written = 0
         for entry in page.entries:
             if entry.number <= (self.sent_broadcast if entry.is_broadcast else self.sent_seq):
                 continue  # acknowledged meanwhile, by an acknowledgement from before the device went back
+            if written > PAGE_BYTES:
+                return [*effects, *self._fetch_if_room()]
             if not self._has_room(entry.type):
                 return effects
             effects.append(self._write_entry(entry, now))
+            written += len(entry.body)
         self.sent_seq = max(self.sent_seq, page.seq)
         self.sent_broadcast = max(self.sent_broadcast, page.broadcast)
         if (page.has_more or self._is_behind) and (self.sent_seq, self.sent_broadcast) == before:
@@ -206,9 +216,13 @@ class Follower:
 
     def settle(self, seq: int, broadcast: int, now: float) -> list[Effect]:
         """The device has everything up to these numbers."""
-        unacked = self._unacked
-        while unacked and unacked[0][0] <= seq and unacked[0][1] <= broadcast:
-            unacked.popleft()
+        unacked, settled = self._unacked, 0
+        for sent_seq, sent_broadcast, _ in unacked:
+            if sent_seq > seq or sent_broadcast > broadcast:
+                break
+            settled += 1
+        if settled:
+            del unacked[:settled]
         self.sent_seq, self.sent_broadcast = max(self.sent_seq, seq), max(self.sent_broadcast, broadcast)
         if seq <= self.acked_seq and broadcast <= self.acked_broadcast:
             return self.go_on(now)
@@ -223,6 +237,17 @@ class Follower:
         if self.sent_seq == self.acked_seq and self.sent_broadcast == self.acked_broadcast:
             return []
         return self.settle(self.sent_seq, self.sent_broadcast, now)
+
+    def pause(self) -> None:
+        """The peer does not take what is written: follow from afar, as one does who resumes."""
+        self._is_paused = True
+        self._hear(self.sent_seq, self.sent_broadcast)
+        self._stop_live()
+
+    def resume(self, now: float) -> list[Effect]:
+        """The peer took what was written."""
+        self._is_paused = False
+        return self.go_on(now)
 
     def go_back(self, seq: int, broadcast: int, *, ask_synced: bool, now: float) -> list[Effect]:
         """Send everything after these numbers again."""
@@ -304,7 +329,7 @@ class Follower:
 
     def go_on(self, now: float) -> list[Effect]:
         """Fetch if the follower is off the live path and able to; join it if there is nothing to fetch."""
-        if self._live or self._fetching or not self._started:
+        if self._live or self._fetching or self._is_paused or not self._started:
             return []
         if not self._is_behind:
             return self._join_live()
@@ -314,7 +339,7 @@ class Follower:
 
     def _fetch_if_room(self) -> list[Effect]:
         # Half a window of room: otherwise a slow reader would cause a query per acknowledgement.
-        if self._fetching or 2 * len(self._unacked) > self._max_unacked:
+        if self._fetching or self._is_paused or 2 * len(self._unacked) > self._max_unacked:
             return []
         self._fetching = True
         self._retry_at = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -70,6 +71,9 @@ MAX_REWINDS: Final = 3
 """Times that unacknowledged frames are sent again, after which the connection is closed (4412)."""
 
 EXPIRY_WARNING_S: Final = 60.0
+
+# What nearly every frame from a client is: read without building a model, in a tenth of the time.
+_PLAIN_ACK: Final = re.compile(rb'\{"type": ?"ack", ?"position": ?"([0-9a-f.]+)"\}')
 
 DRAIN_NOTICE_S: Final = 0.25
 """Between `reconnect` and the close: acknowledgements that are on their way still count."""
@@ -168,13 +172,15 @@ class Session:
         if self.phase is Phase.CLOSED:
             return []
         self._last_heard = now
+        if self.phase is Phase.OPEN and (plain := _PLAIN_ACK.fullmatch(text)) is not None:
+            return self._on_acked_position(plain[1].decode(), None, now)
         try:
             frame = parse_client_frame(text)
         except FrameRejected as refused:
             return self._refuse_frame(refused)
         # Acknowledgements are free: there is at most one useful one per frame written.
         if isinstance(frame, Ack) and self.phase is Phase.OPEN:
-            return self._on_ack(frame, now)
+            return self._on_acked_position(frame.position, frame.ref, now)
         if not self._may_send(now):
             return self.close(CloseCode.TOO_MANY_FRAMES, "too many frames")
         if self.phase is not Phase.OPEN:
@@ -232,10 +238,10 @@ class Session:
                 return self._on_presence_frame(frame)
         return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
 
-    def _on_ack(self, frame: Ack, now: float) -> list[Effect]:
-        position = parse_position(frame.position)
+    def _on_acked_position(self, text: str, ref: str | None, now: float) -> list[Effect]:
+        position = parse_position(text)
         if position is None or not self.follower.knows(position):
-            return self._refuse_position(frame.ref)
+            return self._refuse_position(ref)
         if position.seq > self.follower.acked_seq or position.broadcast > self.follower.acked_broadcast:
             self._rewinds = 0
         return self.follower.settle(position.seq, position.broadcast, now)

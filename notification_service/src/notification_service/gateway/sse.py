@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from notification_service import metrics
 from notification_service.gateway.answers import encode
-from notification_service.gateway.client import Client
+from notification_service.gateway.client import PAUSE_BYTES, Client
 from notification_service.gateway.session import Phase
 from shared_contracts.ws.close_codes import CloseCode
 
@@ -43,6 +43,7 @@ class SseClient(Client):
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._taken_bytes = 0
+        self._is_paused = False
         self._stuck_since: float | None = None
         self._has_output = asyncio.Event()
         self.ended_with: CloseCode | None = None
@@ -62,7 +63,11 @@ class SseClient(Client):
                 yield chunk
                 # Asked for more: the chunk is with the kernel, so the peer is there.
                 self._taken_bytes = 0
-                self.session.on_heard(self.node.clock.monotonic())
+                now = self.node.clock.monotonic()
+                self.session.on_heard(now)
+                if self._is_paused and self.is_writable:
+                    self._is_paused = False
+                    self.run(self.session.follower.resume(now))
                 if self.session.follower.acks_by_itself:
                     self.acknowledge_written()
             if self.ended_with is not None:
@@ -107,6 +112,9 @@ class SseClient(Client):
             retry_ms = int(said["after_ms"] + random.random() * said["spread_ms"])  # noqa: S311 - no secret
             self._put(b"retry: %d\n" % retry_ms)
         self._put(encode_event(text))
+        if self.waiting_bytes > PAUSE_BYTES and not self._is_paused:
+            self._is_paused = True
+            self.session.follower.pause()
         if self.waiting_bytes > self.node.settings.max_send_buffer_bytes:
             self.run(self.session.close(CloseCode.SLOW_CONSUMER, "the peer does not read"))
 

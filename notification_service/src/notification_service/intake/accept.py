@@ -96,10 +96,12 @@ class Acceptor:
         if Scope.MESSAGES_SEND not in sender.scopes:
             raise PermissionDenied(f"this needs the scope {Scope.MESSAGES_SEND}")
         target = frame.to
+        echoed = (str(sender.id),) if frame.echo and not target.all else ()
         recipients = Recipients(
-            users=(str(target.user),) if target.user else (),
+            users=(*((str(target.user),) if target.user else ()), *echoed),
             groups=(target.group,) if target.group else (),
             all=bool(target.all),
+            exclude=(sender.id,) if frame.echo is False and target.group else (),
         )
         request = NotificationRequest(
             title=frame.title or sender.name or "Message",

@@ -50,7 +50,8 @@ def make_plan(
     """
     if notification.is_broadcast:
         return Plan(notification, (), (), audience_size, type_)
-    audience = find_audience(notification.recipients, tenant=notification.tenant, directory=directory)
+    recipients = notification.recipients
+    audience = find_audience(recipients, tenant=notification.tenant, directory=directory, exclude=recipients.exclude)
     problems = tuple(audience.problems)
     if in_pieces:
         return Plan(notification, (), problems, audience_size, type_, in_pieces=True)
