@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from notification_service.entrypoints.cli import load_settings
 from notification_service.settings import Settings
 
 GOOD = {
@@ -47,12 +49,32 @@ def start(environment: dict[str, str], *, folder: Path) -> subprocess.CompletedP
         ({"NOTIFY_INTROSPECTION_TTL": "31"}, "NOTIFY_INTROSPECTION_TTL"),
     ],
 )
-def test_production_refuses_to_start(changes: dict[str, str | None], named: str, tmp_path: Path) -> None:
-    environment = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
-    done = start(environment, folder=tmp_path)
-    assert done.returncode != 0
-    assert named in done.stderr
+def test_production_refuses_to_start(
+    changes: dict[str, str | None], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("HERALD_", "NOTIFY_", "AUTH_", "AMQP_", "INTERNAL_")):
+            monkeypatch.delenv(name)
+    for name, value in {**GOOD, **changes}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        load_settings()
+    # A sentence as the exit code: Python prints it to stderr and ends with 1.
+    sentence = ended.value.code
+    assert isinstance(sentence, str)
+    assert named in sentence
+    assert "s3cr3t" not in sentence
+
+
+@pytest.mark.req("J02")
+def test_the_process_ends_with_the_sentence_and_nothing_else(tmp_path: Path) -> None:
+    done = start({**GOOD, "AMQP_URL": "amqp://guest:s3cr3t@broker/"}, folder=tmp_path)
+    assert done.returncode == 1
+    assert "AMQP_URL" in done.stderr
     assert "s3cr3t" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_production_starts_when_everything_is_there(tmp_path: Path) -> None:
