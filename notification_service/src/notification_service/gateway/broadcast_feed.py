@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 from notification_service.clock import Clock
 from notification_service.gateway.client import Client
 from notification_service.gateway.wire import encode_text_head
+from notification_service.notifications.pages import FrameType
 
 _HOLE_WAIT_S: Final = 0.1
 # After this many sockets others get their turn: about 2 ms on one core.
 _CHUNK: Final = 250
+
+
+class _Frame(NamedTuple):
+    """What all sockets get alike: the frame's type, and what follows its position."""
+
+    type: bytes
+    tail: bytes
 
 
 class BroadcastFeed:
@@ -27,12 +35,16 @@ class BroadcastFeed:
         self._connections_of = connections_of
         self._clock = clock
         self._tops: dict[str, int] = {}
-        self._held: dict[str, dict[int, bytes]] = {}
-        self._queue: deque[tuple[str, int, bytes]] = deque()
+        self._held: dict[str, dict[int, _Frame]] = {}
+        self._queue: deque[tuple[str, int, _Frame]] = deque()
         self._is_running = False
 
-    def on_message(self, tenant: str, number: int, body: bytes) -> None:
-        """A broadcast arrived."""
+    def on_message(self, tenant: str, number: int, body: bytes, type_: str = FrameType.NOTIFICATION) -> None:
+        """A broadcast arrived, or what became of an earlier one."""
+        tail = b'"redelivered":false,%b' % body[1:] if type_ == FrameType.NOTIFICATION else body[1:]
+        self._take(tenant, number, _Frame(type_.encode(), tail))
+
+    def _take(self, tenant: str, number: int, body: _Frame) -> None:
         top = self._tops.get(tenant)
         if top is None or number == top + 1:
             self._advance(tenant, number, body)
@@ -42,7 +54,7 @@ class BroadcastFeed:
             if len(held) == 1:
                 asyncio.get_running_loop().call_later(_HOLE_WAIT_S, self._give_up_waiting, tenant)
 
-    def _advance(self, tenant: str, number: int, body: bytes) -> None:
+    def _advance(self, tenant: str, number: int, body: _Frame) -> None:
         self._enqueue(tenant, number, body)
         held = self._held.get(tenant)
         while held and (following := held.pop(self._tops[tenant] + 1, None)) is not None:
@@ -53,7 +65,7 @@ class BroadcastFeed:
         for number in sorted(held):
             self._enqueue(tenant, number, held[number])
 
-    def _enqueue(self, tenant: str, number: int, body: bytes) -> None:
+    def _enqueue(self, tenant: str, number: int, body: _Frame) -> None:
         self._tops[tenant] = number
         self._queue.append((tenant, number, body))
         if not self._is_running:
@@ -67,9 +79,9 @@ class BroadcastFeed:
         tenant, number, body = self._queue.popleft()
         self._write(number, body, list(self._connections_of(tenant)), 0)
 
-    def _write(self, number: int, body: bytes, connections: list[Client], start: int) -> None:
+    def _write(self, number: int, body: _Frame, connections: list[Client], start: int) -> None:
         now = self._clock.monotonic()
-        tail = b'","redelivered":false,%b' % body[1:]
+        tail = b'",%b' % body.tail
         heads: dict[bytes, bytes] = {}
         for connection in connections[start : start + _CHUNK]:
             follower = connection.session.follower
@@ -78,17 +90,17 @@ class BroadcastFeed:
                 continue
             if not connection.takes_ready_frames:
                 connection.send_text(
-                    b'{"type":"notification","position":"%b.%012x.%012x%b'
-                    % (follower.epoch, number, follower.sent_seq, tail)
+                    b'{"type":"%b","position":"%b.%012x.%012x%b'
+                    % (body.type, follower.epoch, number, follower.sent_seq, tail)
                 )
                 continue
             head = heads.get(follower.epoch)
             if head is None:
-                before = b'{"type":"notification","position":"%b.%012x.' % (follower.epoch, number)
+                before = b'{"type":"%b","position":"%b.%012x.' % (body.type, follower.epoch, number)
                 head = heads[follower.epoch] = encode_text_head(len(before) + 12 + len(tail)) + before
+            # Where what is written counts as received, the next tick says so, at most a second later and for all
+            # broadcasts of that second: saying it for each costs twice what writing it does.
             connection.write(b"%b%012x%b" % (head, follower.sent_seq, tail))
-            if follower.acks_by_itself:
-                connection.acknowledge_written()
         if start + _CHUNK < len(connections):
             asyncio.get_running_loop().call_soon(self._write, number, body, connections, start + _CHUNK)
         else:

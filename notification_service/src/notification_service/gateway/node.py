@@ -55,6 +55,7 @@ from notification_service.gateway.serving import Serving
 from notification_service.gateway.session import Limits
 from notification_service.identity.access import Access
 from notification_service.identity.key_set import KeySet
+from notification_service.notifications.pages import FrameType
 from notification_service.presence.board import Attendance, Attendances, Board
 from notification_service.presence.last_seen import LastSeen
 from notification_service.presence.people import People
@@ -379,7 +380,9 @@ class GatewayNode:
             log.warning("node_message_unreadable", type=message.type, problem=f"{type(error).__name__}: {error}")
 
     def _on_broadcast(self, message: Incoming) -> None:
-        self.broadcasts.on_message(message.headers[headers.TENANT], message.headers[headers.SEQ], message.body)
+        given = message.headers
+        type_ = message.type or FrameType.NOTIFICATION
+        self.broadcasts.on_message(given[headers.TENANT], given[headers.SEQ], message.body, type_)
 
     def _on_forward(self, message: Incoming) -> None:
         given = message.headers
