@@ -22,9 +22,11 @@ async def test_what_was_not_acknowledged_comes_again_marked(stack: Stack, rest: 
     frames = await device.take(3)
     assert [frame["redelivered"] for frame in frames] == [False, False, False]
     await device.ack(frames[0])
-    await asyncio.sleep(0.7)
+    await rest.wait_for_acknowledgements(person, "phone", open_count=2)
     await device.drop()
-    await asyncio.sleep(0.7)
+    await eventually(
+        lambda: asyncio.to_thread(queue_counts, stack, f"user.{person.id}"), is_good=lambda counts: counts == (2, 0)
+    )
     async with connected(second_url, person.access, device_id="phone") as device:
         again = await device.take(2)
         assert [frame["id"] for frame in again] == sent[1:]
@@ -78,7 +80,7 @@ async def test_auto_mode_needs_no_acknowledgements(stack: Stack, rest: Rest, bac
         await eventually(
             lambda: asyncio.to_thread(queue_counts, stack, f"user.{person.id}"), is_good=lambda counts: counts == (0, 0)
         )
-        await asyncio.sleep(0.7)
+        await rest.wait_for_acknowledgements(person, "tv")
     async with connected(url, person.access, device_id="tv", acks=False, ack_mode="auto") as device:
         await device.synced()
         assert device.notifications == []

@@ -66,7 +66,7 @@ async def test_a_broadcast_published_while_away_arrives_once(stack: Stack, rest:
         frames = await device.take(2)
         assert {frame["id"] for frame in frames} == {sent, private}
         await device.synced()
-        await asyncio.sleep(0.2)  # for the acknowledgements
+        await rest.wait_for_acknowledgements(person, "phone")
     async with connected(urls[0], person.access, device_id="phone") as device:
         await device.synced()
         assert device.notifications == []
@@ -90,7 +90,7 @@ async def test_a_new_device_starts_where_the_others_are(stack: Stack, rest: Rest
         await backend.send_to(person.id, f"n{number}")
     async with connected(url, person.access, device_id="old") as old:
         await old.take(3)
-        await asyncio.sleep(0.7)  # acknowledgements are written together, every half second
+        await rest.wait_for_acknowledgements(person, "old")
     last = await backend.send_to(person.id, "n3")
     await eventually(
         lambda: rest.notify("GET", "/api/v1/inbox/counts", token=person.access),

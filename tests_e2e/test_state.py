@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from typing import Any
 
@@ -52,7 +51,7 @@ async def test_a_device_that_was_away_learns_what_changed(stack: Stack, rest: Re
     async with connected(url, person.access, device_id="laptop") as laptop:
         sent = [await backend.send_to(person.id, f"n{number}") for number in range(4)]
         frames = await laptop.take(4)
-        await asyncio.sleep(0.7)
+        await rest.wait_for_acknowledgements(person, "laptop")
     async with connected(url, person.access, device_id="phone") as phone:
         await phone.send(type="read", ids=sent[:2])
         await phone.next("state")

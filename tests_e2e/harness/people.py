@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from harness.stack import Stack
+from harness.waiting import eventually
 
 
 @dataclass
@@ -89,6 +90,21 @@ class Rest:
             assert answer.status_code == 200, answer.text
             tokens += [item["access"] for item in answer.json()["items"]]
         return tokens
+
+    async def wait_for_acknowledgements(self, person: Person, device_id: str, *, open_count: int = 0) -> None:
+        """Return when the service has written down what this device acknowledged, all but so many items.
+
+        Gateways write acknowledgements together, every half second.
+        """
+
+        async def ask() -> int:
+            answer = await self.notify(
+                "GET", "/api/v1/inbox/sync", token=person.access, params={"device_id": device_id}
+            )
+            assert answer.status_code == 200, answer.text
+            return len(answer.json()["items"])
+
+        await eventually(ask, is_good=lambda count: count == open_count)
 
     async def make_group(self, members: list[Person]) -> str:
         """A new group with these members."""
