@@ -85,6 +85,14 @@ class Connection(asyncio.Protocol, Client):
 
     @override
     def data_received(self, data: bytes) -> None:
+        try:
+            self._receive(data)
+        except Exception as error:
+            # Left to asyncio, this would cut the connection without a word (1006).
+            log.error("connection_fault", connection_id=str(self.id), exc_info=error)  # noqa: TRY400
+            self.fail()
+
+    def _receive(self, data: bytes) -> None:
         if self._is_upgraded and not self._library_owes and not self._is_closing and not self._fragments:
             texts, taken = take_texts(data)
             for text in texts:

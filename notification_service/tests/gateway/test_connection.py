@@ -1,0 +1,219 @@
+"""The shell around the session, called as the event loop calls it: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from builders import WALL_CLOCK, make_identity, make_info
+from typing_extensions import override
+from websockets.frames import Frame, Opcode
+
+from notification_service.clock import SystemClock
+from notification_service.gateway.connection import Connection, make_protocol_class
+from notification_service.gateway.effects import Acked, ChangeItems, Effect
+from notification_service.gateway.handshake import OriginRule
+from notification_service.gateway.node import GatewayNode
+from notification_service.gateway.session import Limits
+from notification_service.notifications.pages import FrameType
+from notification_service.settings import Settings
+from shared_contracts.ws.frames import AckMode, Hello
+
+REQUEST = (
+    b"GET /ws?ack=%b HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer t\r\n\r\n"
+)
+
+
+class Wire(asyncio.Transport):
+    """What the kernel would be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.waiting = 0
+        self.is_aborted = self.is_closed = False
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    @override
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    @override
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+        assert low is not None
+
+    @override
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    @override
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    @override
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Node:
+    """Notes what connections want done."""
+
+    def __init__(self) -> None:
+        self.settings, self.clock, self.limits = Settings(), SystemClock(), Limits()
+        self.origin_rule = OriginRule(frozenset(), allow_missing=True)
+        self.effects: list[Effect] = []
+        self.closed: list[Connection] = []
+        self.on_effect: Callable[[Effect], None] = self.effects.append
+
+    def admit(self) -> None:
+        return None
+
+    def on_opened(self, connection: Connection) -> None:
+        pass
+
+    def on_closed(self, connection: Connection) -> None:
+        self.closed.append(connection)
+
+    def do(self, _connection: Connection, effect: Effect) -> None:
+        self.on_effect(effect)
+
+
+def connect(node: Node, *, ack: AckMode = AckMode.CLIENT, request: bytes | None = None) -> tuple[Connection, Wire]:
+    protocol = make_protocol_class(cast("GatewayNode", node))
+    connection, wire = protocol(server_state=SimpleNamespace(connections=set())), Wire()
+    connection.connection_made(wire)
+    connection.data_received(request or REQUEST % ack.encode())
+    hello = Hello(token="t", ack=ack)
+    now = node.clock.monotonic()
+    connection.run(
+        connection.session.on_identified(make_identity(), hello, make_info(), now=now, wall_clock=WALL_CLOCK)
+    )
+    return connection, wire
+
+
+def frame(payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True) -> bytes:
+    return Frame(opcode, payload, fin=fin).serialize(mask=True)
+
+
+def closing(wire: Wire) -> tuple[int, str]:
+    """The close frame at the end of what was written."""
+    start = wire.written.rindex(b"\x88")
+    payload = wire.written[start + 2 :]
+    return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+
+
+async def test_the_upgrade_is_answered_and_the_request_forgotten() -> None:
+    connection, wire = connect(Node())
+    assert wire.written.startswith(b"HTTP/1.1 101")
+    assert b'"type":"welcome"' in wire.written
+    assert connection._upgrade is None
+
+
+async def test_frames_in_one_segment_and_in_many_are_the_same() -> None:
+    pings = [frame(b'{"type":"ping","ref":"%d"}' % number) for number in range(5)]
+    long = frame(b'{"type":"ping","ref":"long","x":"%b"}' % (b"y" * 300))
+    pieces = frame(b'{"type":"ping",', fin=False) + frame(b'"ref":"pieces"}', Opcode.CONT)
+    data = b"".join([*pings[:2], long, pings[2], pieces, pings[3], frame(b"p", Opcode.PING), pings[4]])
+    wanted = ["0", "1", "long", "2", "pieces", "3", "4"]
+    for step in (1, 2, 7, 100, len(data)):
+        connection, wire = connect(Node())
+        before = len(wire.written)
+        for start in range(0, len(data), step):
+            connection.data_received(data[start : start + step])
+        answered = wire.written[before:]
+        positions = [answered.index(b'"ref":"%b"' % ref.encode()) for ref in wanted]
+        assert positions == sorted(positions), step
+        assert answered.count(b'"pong"') == 7
+        assert b"\x8a\x01p" in answered
+
+
+async def test_frames_that_come_with_the_request_are_read() -> None:
+    request = REQUEST % b"client"
+    first = frame(b'{"type":"ping"}')
+    connection, wire = connect(Node(), request=request + first[:3])
+    connection.data_received(first[3:] + frame(b'{"type":"ping","ref":"2"}'))
+    assert wire.written.count(b'"pong"') == 2
+
+
+@pytest.mark.req("D12")
+async def test_a_fault_while_serving_says_so_with_an_id() -> None:
+    node = Node()
+    connection, wire = connect(node)
+
+    def fail(effect: Effect) -> None:
+        if isinstance(effect, ChangeItems):
+            raise KeyError("a bug")
+
+    node.on_effect = fail
+    connection.data_received(frame(b'{"type":"read","all":true}'))
+    code, reason = closing(wire)
+    assert (code, reason) == (1011, f"server fault {connection.id}")
+
+
+async def test_devices_that_do_not_acknowledge_have_what_the_kernel_has() -> None:
+    node = Node()
+    connection, wire = connect(node, ack=AckMode.AUTO)
+    now = node.clock.monotonic()
+    wire.waiting = 10
+    connection.run(connection.session.on_item(1, FrameType.NOTIFICATION, b'{"seq":1}', is_repeat=False, now=now))
+    assert Acked(1, 0) not in node.effects
+    wire.waiting = 0
+    connection.tick()
+    assert Acked(1, 0) in node.effects
+    connection.run(connection.session.on_item(2, FrameType.NOTIFICATION, b'{"seq":2}', is_repeat=False, now=now))
+    connection.data_received(frame(struct.pack("!H", 1000), Opcode.CLOSE))
+    assert Acked(2, 0) in node.effects
+    assert wire.is_closed
+
+
+@pytest.mark.req("D15")
+async def test_a_slow_peer_is_paused_and_one_that_never_reads_is_cut() -> None:
+    node = Node()
+    connection, wire = connect(node)
+    now = node.clock.monotonic()
+    connection.pause_writing()
+    before = len(wire.written)
+    connection.run(connection.session.on_item(1, FrameType.NOTIFICATION, b'{"seq":1}', is_repeat=False, now=now))
+    assert len(wire.written) == before
+    connection.resume_writing()
+    assert any(type(effect).__name__ == "Fetch" for effect in node.effects)
+    connection.pause_writing()
+    wire.waiting = node.settings.max_send_buffer_bytes + 1
+    connection.data_received(frame(b'{"type":"ping"}'))
+    assert wire.is_aborted
+    assert not connection.session.is_open
+
+
+async def test_a_peer_whose_buffer_never_empties_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+    connection, wire = connect(node)
+    moment = node.clock.monotonic()
+    monkeypatch.setattr(node.clock, "monotonic", lambda: moment)
+    wire.waiting = 1
+    connection.tick()
+    moment += 15
+    connection.session.on_heard(moment)
+    connection.tick()
+    assert not wire.is_aborted
+    moment += 16
+    connection.tick()
+    assert wire.is_aborted
+
+
+async def test_a_lost_connection_is_reported_once() -> None:
+    node = Node()
+    connection, _ = connect(node)
+    connection.connection_lost(None)
+    assert node.closed == [connection]
+    connection.tick()
+    connection.send_text(b"{}")
+    assert not connection.is_writable
