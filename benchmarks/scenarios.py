@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from benchmarks.accounting import memory_kb
 from benchmarks.installation import Installation
-from benchmarks.load.agent import Connected, Flow, make_body
+from benchmarks.load.bodies import make_body
 from benchmarks.load.process import LoadProcess
+from benchmarks.load.results import Connected, Flow
 from benchmarks.people import People
 from herald_local.console import say
 

@@ -4,58 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.load import amqp, websocket
+from benchmarks.load.bodies import broadcast_body, private_message
+from benchmarks.load.results import Connected, Flow, percentiles
 from benchmarks.people import Person
 
-_TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. "
-_BODY = _TEXT[:110].encode()
 _ID = b'"id":"'
 _ARRIVAL_LIMIT_S = 60.0
 _MAX_ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Flow:
-    """One stretch of publishing.
-
-    Attributes:
-        sent, received: Messages published, and frames received for them.
-        elapsed_s: From the first publish to the last receipt.
-        latency_ms: Percentiles of the time from publish (from when it was due, at a steady rate) to receipt, by name.
-    """
-
-    sent: int
-    received: int
-    elapsed_s: float
-    latency_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Connected:
-    """Sockets that were opened together.
-
-    Attributes:
-        failed: Those that the server did not take in five attempts.
-        refusals: Attempts that failed, by what was said.
-        elapsed_s: Until the last one had caught up.
-        caught_up_ms: Percentiles of the time from the start to each one's `synced`.
-    """
-
-    opened: int
-    failed: int
-    refusals: dict[str, int]
-    elapsed_s: float
-    received: int
-    caught_up_ms: dict[str, float]
 
 
 class Agent:
@@ -119,7 +81,7 @@ class Agent:
             dict(refusals),
             elapsed,
             self._received,
-            _percentiles([each * 1e9 for each in took]),
+            percentiles([each * 1e9 for each in took]),
         )
 
     async def close_all(self) -> None:
@@ -144,7 +106,7 @@ class Agent:
         while publisher.unconfirmed:  # noqa: ASYNC110 - an event would cost the fast path more than it is worth here
             await asyncio.sleep(0.01)
 
-    async def flow_private(self, *, in_flight: int, seconds: float) -> Flow:
+    async def flowprivate_message(self, *, in_flight: int, seconds: float) -> Flow:
         """Publish private messages to connected users, always `in_flight` on their way, for so long."""
         publisher = await self._connect()
         chosen = random.Random(1)
@@ -153,12 +115,12 @@ class Agent:
         sent = 0
         while time.monotonic() < started + seconds:
             for _ in range(in_flight - (sent - self._received)):
-                publisher.publish(*_private(chosen.choice(self._user_ids), time.monotonic_ns()))
+                publisher.publish(*private_message(chosen.choice(self._user_ids), time.monotonic_ns()))
                 sent += 1
             await asyncio.sleep(0.001)
         return await self._finish(sent, sent, started)
 
-    async def pace_private(self, *, per_s: float, seconds: float) -> Flow:
+    async def paceprivate_message(self, *, per_s: float, seconds: float) -> Flow:
         """Publish private messages to connected users at a steady rate, whatever the system does."""
         publisher = await self._connect()
         chosen = random.Random(2)
@@ -168,7 +130,7 @@ class Agent:
         gap_ns = int(1e9 / per_s)
         while sent < per_s * seconds:
             while (due_ns := started_ns + sent * gap_ns) <= time.monotonic_ns() and sent < per_s * seconds:
-                publisher.publish(*_private(chosen.choice(self._user_ids), due_ns))
+                publisher.publish(*private_message(chosen.choice(self._user_ids), due_ns))
                 sent += 1
             await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
         return await self._finish(sent, sent, started_ns / 1e9)
@@ -182,7 +144,7 @@ class Agent:
         sent = 0
         while sent < count:
             if (sent - self._received // everybody) < in_flight:
-                publisher.publish("notifications.fanout", "", _broadcast(time.monotonic_ns()))
+                publisher.publish("notifications.fanout", "", broadcast_body(time.monotonic_ns()))
                 sent += 1
             else:
                 await asyncio.sleep(0.001)
@@ -198,11 +160,11 @@ class Agent:
         while sent < count:
             await asyncio.sleep(max(0.0, started + sent / per_s - time.monotonic()))
             self._begin(everybody)
-            publisher.publish("notifications.fanout", "", _broadcast(time.monotonic_ns()))
+            publisher.publish("notifications.fanout", "", broadcast_body(time.monotonic_ns()))
             await self._wait_for_arrivals()
             last_ns.append(max(self._latencies_ns, default=0))
             sent += 1
-        return Flow(sent, sent * self._received, time.monotonic() - started, _percentiles(last_ns))
+        return Flow(sent, sent * self._received, time.monotonic() - started, percentiles(last_ns))
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +195,7 @@ class Agent:
     async def _finish(self, sent: int, wanted: int, started: float) -> Flow:
         self._wanted = wanted
         await self._wait_for_arrivals()
-        return Flow(sent, self._received, time.monotonic() - started, _percentiles(self._latencies_ns))
+        return Flow(sent, self._received, time.monotonic() - started, percentiles(self._latencies_ns))
 
     async def _wait_for_arrivals(self) -> None:
         if self._received >= self._wanted:
@@ -247,28 +209,3 @@ class Agent:
         if self._publisher is None:
             self._publisher = await amqp.connect(self._amqp_url)
         return self._publisher
-
-
-def _private(user_id: str, sent_ns: int) -> tuple[str, str, bytes]:
-    return "notifications.direct", "private", make_body([user_id], sent_ns)
-
-
-def make_body(user_ids: Sequence[str], sent_ns: int) -> bytes:
-    """A request of 300 bytes when it has one recipient."""
-    # `sent_ns` is the last of `data`, and the longest name: PostgreSQL's jsonb gives it back there too.
-    content = b'"title":"Your order is on its way","body":"%b","data":{"order":"1042","sent_ns":%d}' % (_BODY, sent_ns)
-    return b'{%b,"recipients":{"users":%b}}' % (content, json.dumps(list(user_ids)).encode())
-
-
-def _broadcast(sent_ns: int) -> bytes:
-    return b'{"title":"Maintenance tonight","body":"%b","data":{"ticket":"1042","sent_ns":%d}}' % (
-        _TEXT.encode() * 2,
-        sent_ns,
-    )
-
-
-def _percentiles(values_ns: Sequence[float]) -> dict[str, float]:
-    if len(values_ns) < 2:
-        return dict.fromkeys(("p50", "p99", "max"), values_ns[0] / 1e6 if values_ns else 0.0)
-    cuts = statistics.quantiles(values_ns, n=100)
-    return {"p50": cuts[49] / 1e6, "p99": cuts[98] / 1e6, "max": max(values_ns) / 1e6}
