@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -39,20 +38,21 @@ async def test_made_up_key_ids_cost_one_fetch_in_half_a_minute_and_stall_nobody(
         await until(lambda: keys.is_loaded)
         assert auth.asked[PATH] == 1
         auth.delay_s = 0.3
-        lags = []
+        turns = 0
 
         async def watch() -> None:
+            nonlocal turns
             while True:
-                started = time.monotonic()
                 await asyncio.sleep(0.01)
-                lags.append(time.monotonic() - started - 0.01)
+                turns += 1
 
         watching = asyncio.create_task(watch())
         found = await asyncio.gather(*(keys.find(f"made-up-{number}") for number in range(500)))
         watching.cancel()
         assert set(found) == {None}
         assert auth.asked[PATH] == 2
-        assert sorted(lags)[len(lags) // 2] < 0.1
+        # A fetch that blocked the loop would leave no turn; one that does not leaves about thirty.
+        assert turns >= 5
         assert await keys.find("ed-1") is not None
 
         clock.advance(29)
