@@ -34,9 +34,7 @@ def main() -> None:
         load = LoadProcess(gateway_url=running.gateway_url, amqp_url=running.node.url)
         people = People(running.system.auth_url)
         try:
-            bench = Bench(
-                running, people, load, Sizes(resuming_users=options.resuming_users, private_s=options.seconds)
-            )
+            bench = Bench(running, people, load, Sizes(private_s=options.seconds).scaled(options.scale))
             for number in range(1, options.runs + 1):
                 for name in chosen:
                     say("bench", f"{name}, run {number} of {options.runs}")
@@ -68,7 +66,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="fail when a target is missed")
     parser.add_argument("--level", choices=("first", "next"), default="first", help="which targets --check means")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all processes")
-    parser.add_argument("--resuming-users", type=int, default=Sizes.resuming_users)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of users and sockets")
     parser.add_argument("--seconds", type=float, default=Sizes.private_s, help="of each stretch of private messages")
     parser.add_argument("--keep-logs", action="store_true", help="leave the folder with the processes' output")
     return parser.parse_args()

@@ -27,29 +27,37 @@ class People:
         self._client = httpx.Client(base_url=auth_url, trust_env=False, timeout=60)
         self._ids: list[str] = []
 
-    def get(self, count: int, *, skip: int = 0) -> list[Person]:
-        """Users number `skip` to `skip + count`, the same ones each time."""
-        while len(self._ids) < skip + count:
-            self._make_more(min(_USERS_PER_CALL, skip + count - len(self._ids)))
-        ids = self._ids[skip : skip + count]
-        answer = self._post("/auth/service-token", {"client_id": "shop", "client_secret": "herald-shop-secret"})
-        shop = str(answer["access"])
-        tokens: list[str] = []
-        for start in range(0, count, _TOKENS_PER_CALL):
-            items = [{"user_id": user_id} for user_id in ids[start : start + _TOKENS_PER_CALL]]
-            tokens += [item["access"] for item in self._post("/auth/user-tokens", {"items": items}, shop)["items"]]
-        return [Person(user_id, token) for user_id, token in zip(ids, tokens, strict=True)]
+    def get(self, count: int) -> list[Person]:
+        """The first `count` users, the same ones each time."""
+        if len(self._ids) < count:
+            self._ids += self._make(count - len(self._ids))
+        return self._with_tokens(self._ids[:count])
+
+    def get_new(self, count: int) -> list[Person]:
+        """Users whom nobody has seen before."""
+        return self._with_tokens(self._make(count))
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _make_more(self, count: int) -> None:
+    def _with_tokens(self, ids: list[str]) -> list[Person]:
+        answer = self._post("/auth/service-token", {"client_id": "shop", "client_secret": "herald-shop-secret"})
+        shop = str(answer["access"])
+        tokens: list[str] = []
+        for start in range(0, len(ids), _TOKENS_PER_CALL):
+            items = [{"user_id": user_id} for user_id in ids[start : start + _TOKENS_PER_CALL]]
+            tokens += [item["access"] for item in self._post("/auth/user-tokens", {"items": items}, shop)["items"]]
+        return [Person(user_id, token) for user_id, token in zip(ids, tokens, strict=True)]
+
+    def _make(self, count: int) -> list[str]:
         admin = self._post("/auth/token", {"username": "admin", "password": "herald-admin"})["access"]
-        names = [f"bench-{uuid.uuid4().hex[:16]}" for _ in range(count)]
-        items = [{"username": name, "email": f"{name}@example.org", "external_id": name} for name in names]
-        made = self._post("/users/batch", {"items": items}, str(admin))["items"]
-        self._ids += [item["id"] for item in made]
+        made: list[str] = []
+        for size in [min(_USERS_PER_CALL, count - start) for start in range(0, count, _USERS_PER_CALL)]:
+            names = [f"bench-{uuid.uuid4().hex[:16]}" for _ in range(size)]
+            items = [{"username": name, "email": f"{name}@example.org", "external_id": name} for name in names]
+            made += [item["id"] for item in self._post("/users/batch", {"items": items}, str(admin))["items"]]
+        return made
 
     def _post(self, path: str, body: dict[str, object], token: str | None = None) -> Any:
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.accounting import memory_kb
 from benchmarks.installation import Installation
@@ -31,6 +31,16 @@ class Sizes:
     resuming_users: int = 2000
     waiting: int = 20
     at_once: int = 5000
+
+    def scaled(self, factor: float) -> Sizes:
+        """Fewer users and sockets, for a look at a busy or small machine; the targets do not count then."""
+        return replace(
+            self,
+            private_users=max(10, int(self.private_users * factor)),
+            broadcast_sockets=max(10, int(self.broadcast_sockets * factor)),
+            idle_sockets=max(10, int(self.idle_sockets * factor)),
+            resuming_users=max(10, int(self.resuming_users * factor)),
+        )
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,8 @@ def measure_idle(bench: Bench) -> Figures:
     _open(bench, 200, ack_every=1)
     bench.load.call("close_all")
     _settle(3.0)
-    # Others than in the scenarios before: users who never connected have no queue yet.
-    people = bench.people.get(sizes.idle_sockets, skip=_NEVER_SEEN)
+    # Users who never connected have no queue yet.
+    people = bench.people.get_new(sizes.idle_sockets)
     before = memory_kb(gateway), memory_kb(broker)
     clock = bench.installation.clock(bench.load.pid)
     opened: Connected = bench.load.call("open", people=people, ack_every=1, at_once=200)
@@ -145,8 +155,6 @@ def measure_resume(bench: Bench) -> Figures:
     _settle(2.0)
     return figures
 
-
-_NEVER_SEEN = 20_000
 
 SCENARIOS: Mapping[str, Callable[[Bench], Figures]] = {
     "private": measure_private,

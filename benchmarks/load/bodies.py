@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 _TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. "
-_BODY = (2 * _TEXT)[:141].encode()
+_BODY = (2 * _TEXT)[:140].encode()
 
 
 def private_message(user_id: str, sent_ns: int) -> tuple[str, str, bytes]:
