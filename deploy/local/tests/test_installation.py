@@ -141,9 +141,7 @@ def installation() -> Iterator[Installation]:
             own = {name: str(value) for name, value in compose["services"][service]["environment"].items()}
             for old, new in moved.items():
                 own = {name: value.replace(old, new) for name, value in own.items()}
-            inherited = {
-                name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))
-            }
+            inherited = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
             return {**inherited, "HERALD_RUN_DIR": str(folder / "run"), **own}
 
         (folder / "run").mkdir()
@@ -202,7 +200,7 @@ def script(name: str) -> str:
 
 @pytest.fixture
 def visitor(installation: Installation) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=installation.url, trust_env=False, timeout=15) as client:
+    with httpx.Client(base_url=installation.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -217,7 +215,7 @@ def register(visitor: httpx.Client, name: str) -> dict[str, Any]:
 
 
 async def next_frame(socket: websockets.ClientConnection, wanted: str) -> dict[str, Any]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             frame: dict[str, Any] = json.loads(await socket.recv())
             if frame["type"] == wanted:
@@ -277,7 +275,10 @@ def test_the_proxy_sends_every_address_where_it_belongs(visitor: httpx.Client) -
 @pytest.mark.req("G04")
 def test_the_internal_key_is_worth_nothing_from_outside(installation: Installation, visitor: httpx.Client) -> None:
     key = {"X-Internal-Key": MADE_UP["INTERNAL_SERVICE_KEY"]}
-    assert httpx.get(f"{installation.api_url}/api/openapi.json", headers=key, trust_env=False).status_code == 200
+    assert (
+        httpx.get(f"{installation.api_url}/api/openapi.json", headers=key, trust_env=False, timeout=60).status_code
+        == 200
+    )
     assert visitor.get("/api/openapi.json", headers=key).status_code == 401
     assert visitor.get("/internal/v1/users", headers=key).status_code == 404
 
