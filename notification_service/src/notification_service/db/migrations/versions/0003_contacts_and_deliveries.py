@@ -36,7 +36,9 @@ def upgrade() -> None:
         sa.Column("code_attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "id", name=op.f("pk_contacts")),
-        sa.UniqueConstraint("user_id", "channel", "address_hash", name=op.f("uq_contacts_user_id_channel_address_hash")),
+        sa.UniqueConstraint(
+            "user_id", "channel", "address_hash", name=op.f("uq_contacts_user_id_channel_address_hash")
+        ),
     )
     op.create_index("ix_contacts_channel_code_hash", "contacts", ["channel", "code_hash"], unique=False)
     op.create_table(
@@ -77,9 +79,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_deliveries_notification_id", "deliveries", ["notification_id", "user_id"], unique=False)
     op.create_index("ix_deliveries_tenant_created_at", "deliveries", ["tenant", "created_at", "id"], unique=False)
-    op.create_index(
-        "ix_deliveries_provider_message_id", "deliveries", ["channel", "provider_message_id"], unique=False
-    )
+    op.create_index("ix_deliveries_provider_message_id", "deliveries", ["channel", "provider_message_id"], unique=False)
     op.create_index(
         "ix_deliveries_next_attempt_at",
         "deliveries",
