@@ -118,24 +118,4 @@ class TemplateSet:
         return Template(Source(*generate(type_)), self.default_locale)
 
 
-_MAX_REMEMBERED:
-                self._found.clear()
-            found = self._found[key] = self._look_up(type_, channel, locale)
-        return found
-
-    def _look_up(self, type_: EventType, channel: Channel, locale: str) -> Template:
-        for each in dict.fromkeys((channel, Channel.IN_APP)):
-            for tag in lookup_chain(locale, self.default_locale):
-                if (own := self.templates.get((type_.code, each, tag))) is not None:
-                    return own
-        for tag in lookup_chain(locale, self.default_locale):
-            if (built_in := find_built_in(type_.code, channel, tag)) is not None:
-                return Template(Source(*built_in), tag)
-        return Template(Source(*generate(type_)), self.default_locale)
-
-    def is_fallback(self, template: Template, locale: str) -> bool:
-        """Whether the reader gets another language than they asked for."""
-        return language_of(template.locale) != language_of(locale)
-
-
 _MAX_REMEMBERED: Final = 20_000
