@@ -63,8 +63,10 @@ class Program:
     async def wait_ready(self) -> None:
         assert self._process.stderr is not None
         async with asyncio.timeout(60):
+            said = b""
             while (line := await self._process.stderr.readline()).strip() != b"ready":
-                assert line, await self._process.wait()
+                said += line
+                assert line, said.decode()
 
     async def read(self) -> dict[str, Any]:
         async with asyncio.timeout(60):

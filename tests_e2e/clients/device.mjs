@@ -28,7 +28,9 @@ function listen(until) {
     const socket = open();
     socket.on("error", reject);
     socket.on("close", (code) => (seen.ids.length >= until ? resolve(code) : reject(new Error(`closed with ${code}`))));
+    let isOver = false;
     socket.on("message", (data) => {
+      if (isOver) return; // what comes after the half is not seen, and must come again
       const frame = JSON.parse(data.toString());
       if (frame.position) position = frame.position;
       if (frame.type === "welcome") {
@@ -43,7 +45,9 @@ function listen(until) {
       seen.seqs.push(frame.seq);
       seen.redelivered += frame.redelivered ? 1 : 0;
       socket.send(JSON.stringify({ type: "ack", position: frame.position }));
-      if (seen.ids.length === until) setTimeout(() => (until < count ? socket.terminate() : socket.close(1000)), 100);
+      if (seen.ids.length < until) return;
+      isOver = true;
+      setTimeout(() => (until < count ? socket.terminate() : socket.close(1000)), 100);
     });
   });
 }

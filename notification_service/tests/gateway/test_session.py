@@ -40,7 +40,15 @@ from notification_service.gateway.effects import (
     UnfollowPresence,
     WakeAfter,
 )
-from notification_service.gateway.session import DRAIN_NOTICE_S, MAX_MALFORMED, Limits, Phase, Session
+from notification_service.gateway.session import (
+    DRAIN_NOTICE_S,
+    MAX_EARLY,
+    MAX_EARLY_BYTES,
+    MAX_MALFORMED,
+    Limits,
+    Phase,
+    Session,
+)
 from notification_service.notifications.pages import FrameType
 from notification_service.presence.board import PresenceView
 from shared_contracts.error_codes import ErrorCode
@@ -125,10 +133,22 @@ def test_any_other_first_frame_breaks_the_protocol(text: bytes) -> None:
     assert close_code(new_session().on_text(text, 0.0)) == 4500
 
 
-def test_frames_while_identifying_break_the_protocol() -> None:
+def test_frames_before_the_welcome_are_read_after_it() -> None:
+    session = new_session()
+    hello = Hello(token="t")
+    session.identify(hello)
+    assert session.on_text(b'{"type":"ping","ref":"1"}', 0.0) == []
+    assert session.on_text(b'{"type":"hello","token":"t"}', 0.0) == []
+    effects = session.on_identified(make_identity(), hello, make_info(), now=1.0, wall_clock=WALL_CLOCK)
+    assert types(effects) == ["welcome", "synced", "pong", "error"]
+
+
+@pytest.mark.parametrize(("count", "size"), [(MAX_EARLY + 1, 10), (2, MAX_EARLY_BYTES)])
+def test_too_much_before_the_welcome_breaks_the_protocol(count: int, size: int) -> None:
     session = new_session()
     session.identify(Hello(token="t"))
-    assert close_code(session.on_text(b'{"type":"hello","token":"t"}', 0.0)) == 4500
+    codes = [close_code(session.on_text(b"x" * size, 0.0)) for _ in range(count)]
+    assert codes == [None] * (count - 1) + [4500]
 
 
 @pytest.mark.req("D21")

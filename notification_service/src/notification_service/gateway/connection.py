@@ -314,6 +314,12 @@ class Connection(asyncio.Protocol, Client):
         if self._is_closing or self._is_lost:
             return
         self._is_closing = True
+        limit_s = _CLOSE_LIMIT_S
+        if code is CloseCode.GOING_AWAY:
+            limit_s = _ABSENT_CLOSE_LIMIT_S
+            if self.waiting_bytes:
+                # It answers no pings because it reads nothing.
+                code, reason = CloseCode.SLOW_CONSUMER, "the peer does not read"
         metrics.ws_closed.labels(str(int(code))).inc()
         try:
             self._protocol.send_close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
@@ -321,7 +327,7 @@ class Connection(asyncio.Protocol, Client):
             self._transport.abort()
             return
         self._write_protocol_output()
-        self._close_later(_ABSENT_CLOSE_LIMIT_S if code is CloseCode.GOING_AWAY else _CLOSE_LIMIT_S)
+        self._close_later(limit_s)
 
     def _close_later(self, limit_s: float = _CLOSE_LIMIT_S) -> None:
         self._loop.call_later(limit_s, self._transport.abort)

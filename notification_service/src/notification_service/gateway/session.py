@@ -67,6 +67,10 @@ from shared_contracts.ws.positions import Position, parse_position
 MAX_MALFORMED: Final = 5
 """Frames that cannot be read, after which the connection is closed (4500)."""
 
+MAX_EARLY: Final = 16
+MAX_EARLY_BYTES: Final = 64 * 1024
+"""Frames, and bytes of them, that are kept while a token is being checked (4500 beyond)."""
+
 MAX_REWINDS: Final = 3
 """Times that unacknowledged frames are sent again, after which the connection is closed (4412)."""
 
@@ -121,6 +125,7 @@ class Session:
     """
 
     __slots__ = (
+        "_early",
         "_expires_at",
         "_frames",
         "_last_heard",
@@ -152,6 +157,7 @@ class Session:
         self.following: frozenset[UUID] = frozenset()
         self._opened_at = self._last_heard = self._last_ping = now
         self._leave_at: float | None = None
+        self._early: tuple[bytes, ...] = ()
         # Made when first needed: most connections only acknowledge.
         self._frames: Bucket | None = None
         self._messages: Bucket | None = None
@@ -172,6 +178,8 @@ class Session:
         if self.phase is Phase.CLOSED:
             return []
         self._last_heard = now
+        if self.phase is Phase.IDENTIFYING:
+            return self._keep_early(text)
         if self.phase is Phase.OPEN and (plain := _PLAIN_ACK.fullmatch(text)) is not None:
             return self._on_acked_position(plain[1].decode(), None, now)
         try:
@@ -214,9 +222,16 @@ class Session:
         return self._frames.take(now)
 
     def _on_early_frame(self, frame: ClientFrame) -> list[Effect]:
-        if self.phase is Phase.IDENTIFYING or not isinstance(frame, Hello):
-            return self.close(CloseCode.PROTOCOL_BROKEN, "hello must come first, and be answered, before other frames")
+        if not isinstance(frame, Hello):
+            return self.close(CloseCode.PROTOCOL_BROKEN, "hello must come before other frames")
         return self.identify(frame)
+
+    def _keep_early(self, text: bytes) -> list[Effect]:
+        """Whoever authenticated may speak before the welcome; it is read once they are known."""
+        if len(self._early) >= MAX_EARLY or sum(map(len, self._early)) + len(text) > MAX_EARLY_BYTES:
+            return self.close(CloseCode.PROTOCOL_BROKEN, "too much before the welcome")
+        self._early = (*self._early, text)
+        return []
 
     def _on_frame(self, frame: ClientFrame, now: float) -> list[Effect]:
         match frame:
@@ -313,7 +328,11 @@ class Session:
         if start.reason is not None or hello.position is not None:
             # What lies before is behind this device, and needs no place in its user's queue any more.
             effects.append(Acked(start.seq, start.broadcast))
-        return [*effects, *self.follower.start(info, start, hello.ack, now)]
+        effects += self.follower.start(info, start, hello.ack, now)
+        early, self._early = self._early, ()
+        for text in early:
+            effects += self.on_text(text, now)
+        return effects
 
     def on_refreshed(self, identity: Identity, ref: str | None, *, now: float, wall_clock: datetime) -> list[Effect]:
         """A new token was checked; it must be the same user's."""
