@@ -139,11 +139,11 @@ async def test_a_digest_whose_closer_dies_is_told_once(stack: Stack, rest: Rest,
     (ada,) = await rest.make_people(1)
     code = await make_type(rest, admin, digest={"window_seconds": 25, "channels": ["in_app"]})
     stack.restart("scheduler", settings={"HERALD_FAIL_POINT": point})
+    sent = await asyncio.gather(*(send_surely(rest, shop, code, ada) for _ in range(200)))
+    assert len(set(sent)) == 200
+    await asyncio.to_thread(stack.wait_for_end, "scheduler", 60)
+    stack.start("scheduler")
     async with connected(stack.system.notify_urls[0], ada.access) as socket:
-        sent = await asyncio.gather(*(send_surely(rest, shop, code, ada) for _ in range(200)))
-        assert len(set(sent)) == 200
-        await asyncio.to_thread(stack.wait_for_end, "scheduler", 60)
-        stack.start("scheduler")
         summary = await socket.next("notification", within_s=40)
         assert (summary["event_type"], summary["data"]["count"]) == ("digest.summary", 200)
         await socket.expect_nothing(for_s=3)

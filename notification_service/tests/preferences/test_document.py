@@ -10,7 +10,7 @@ from notification_service.preferences.document import Document, find_switched_of
 
 def test_merging_is_rfc_7396() -> None:
     before = {"channels": {"email": False, "sms": True}, "locale": "de", "digest": {"email": "daily"}}
-    patch = {
+    patch: dict[str, Any] = {
         "channels": {"email": None, "push": False},
         "locale": None,
         "digest": {"email": "hourly"},

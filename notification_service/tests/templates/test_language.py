@@ -79,7 +79,7 @@ def test_the_chain_ends_in_english() -> None:
     ],
 )
 def test_the_language(source: str, expected: str) -> None:
-    data = {
+    data: dict[str, Any] = {
         "n": 1234,
         "price": 9.5,
         "share": "0.25",
