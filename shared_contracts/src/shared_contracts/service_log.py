@@ -81,6 +81,8 @@ def configure_logging(process: str, *, level: str = "INFO", log_format: LogForma
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     # It logs every failed connection as an error of its own, beside the line its caller writes.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    # It writes every statement with its values, and those are people's.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     for name in ("auth_service", "notification_service", "shared_contracts"):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
