@@ -106,7 +106,7 @@ class Agent:
         while publisher.unconfirmed:  # noqa: ASYNC110 - an event would cost the fast path more than it is worth here
             await asyncio.sleep(0.01)
 
-    async def flowprivate_message(self, *, in_flight: int, seconds: float) -> Flow:
+    async def flow_private(self, *, in_flight: int, seconds: float) -> Flow:
         """Publish private messages to connected users, always `in_flight` on their way, for so long."""
         publisher = await self._connect()
         chosen = random.Random(1)
@@ -120,7 +120,7 @@ class Agent:
             await asyncio.sleep(0.001)
         return await self._finish(sent, sent, started)
 
-    async def paceprivate_message(self, *, per_s: float, seconds: float) -> Flow:
+    async def pace_private(self, *, per_s: float, seconds: float) -> Flow:
         """Publish private messages to connected users at a steady rate, whatever the system does."""
         publisher = await self._connect()
         chosen = random.Random(2)
