@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from benchmarks.accounting import memory_kb
 from benchmarks.installation import Installation
+from benchmarks.load.agent import Agent
 from benchmarks.load.bodies import make_body
 from benchmarks.load.process import LoadProcess
-from benchmarks.load.results import Connected, Flow
+from benchmarks.load.results import Connected
 from benchmarks.people import People
 from herald_local.console import say
 
@@ -57,19 +58,19 @@ def measure_private(bench: Bench) -> Figures:
     """Private messages: published over AMQP, stored, pushed, acknowledged by the device, settled in RabbitMQ."""
     sizes = bench.sizes
     _open(bench, sizes.private_users, ack_every=1)
-    bench.load.call("flow_private", in_flight=sizes.in_flight, seconds=3.0)
+    bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=3.0)
     clock = bench.installation.clock(bench.load.pid)
-    flow: Flow = bench.load.call("flow_private", in_flight=sizes.in_flight, seconds=sizes.private_s)
+    flow = bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=sizes.private_s)
     _settle()
     figures = {"messages_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
-    bench.load.call("pace_private", per_s=sizes.pace_per_s, seconds=2.0)
+    bench.load.call(Agent.pace_private, per_s=sizes.pace_per_s, seconds=2.0)
     clock.restart()
-    paced: Flow = bench.load.call("pace_private", per_s=sizes.pace_per_s, seconds=sizes.private_s)
+    paced = bench.load.call(Agent.pace_private, per_s=sizes.pace_per_s, seconds=sizes.private_s)
     _settle()
     figures |= {f"paced_{name}_ms": value for name, value in paced.latency_ms.items()}
     figures |= {f"paced_{name}": value for name, value in _per_unit(clock.spent(), paced.received).items()}
     figures["lost"] = flow.sent - flow.received + paced.sent - paced.received
-    bench.load.call("close_all")
+    bench.load.call(Agent.close_all)
     return figures
 
 
@@ -86,14 +87,14 @@ def measure_broadcast_acked(bench: Bench) -> Figures:
 def _measure_broadcast(bench: Bench, *, ack_every: int) -> Figures:
     sizes = bench.sizes
     _open(bench, sizes.broadcast_sockets, ack_every=ack_every)
-    bench.load.call("flow_broadcasts", in_flight=4, count=20)
+    bench.load.call(Agent.flow_broadcasts, in_flight=4, count=20)
     clock = bench.installation.clock(bench.load.pid)
-    flow: Flow = bench.load.call("flow_broadcasts", in_flight=4, count=sizes.broadcasts)
+    flow = bench.load.call(Agent.flow_broadcasts, in_flight=4, count=sizes.broadcasts)
     figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
     figures["deliveries_per_gateway_cpu_s"] = 1e6 / figures["gateway_cpu_us"]
-    paced: Flow = bench.load.call("pace_broadcasts", per_s=4.0, count=sizes.broadcasts // 2)
+    paced = bench.load.call(Agent.pace_broadcasts, per_s=4.0, count=sizes.broadcasts // 2)
     figures |= {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
-    bench.load.call("close_all")
+    bench.load.call(Agent.close_all)
     return figures
 
 
@@ -102,13 +103,13 @@ def measure_idle(bench: Bench) -> Figures:
     sizes = bench.sizes
     gateway, broker = bench.installation.pids()["gateway"], bench.installation.pids()["broker"]
     _open(bench, 200, ack_every=1)
-    bench.load.call("close_all")
+    bench.load.call(Agent.close_all)
     _settle(3.0)
     # Users who never connected have no queue yet.
     people = bench.people.get_new(sizes.idle_sockets)
     before = memory_kb(gateway), memory_kb(broker)
     clock = bench.installation.clock(bench.load.pid)
-    opened: Connected = bench.load.call("open", people=people, ack_every=1, at_once=200)
+    opened = bench.load.call(Agent.open, people=people, ack_every=1, at_once=200)
     _check(opened)
     figures = {"connects_per_s": opened.opened / opened.elapsed_s, **_per_unit(clock.spent(), opened.opened)}
     _settle(3.0)
@@ -118,8 +119,8 @@ def measure_idle(bench: Bench) -> Figures:
     _settle(5.0)
     figures["gateway_idle_cpu_percent"] = clock.spent()["gateway"] / 5.0 * 100
     figures["refused_attempts"] = sum(opened.refusals.values())
-    figures["lost"] = opened.opened - bench.load.call("count_open")
-    bench.load.call("close_all")
+    figures["lost"] = opened.opened - bench.load.call(Agent.count_open)
+    bench.load.call(Agent.close_all)
     _settle(3.0)
     return figures
 
@@ -128,18 +129,18 @@ def measure_resume(bench: Bench) -> Figures:
     """Users reconnect all at once; messages wait for each in their queues."""
     sizes = bench.sizes
     people = bench.people.get(sizes.resuming_users)
-    _check(bench.load.call("open", people=people, ack_every=1, at_once=64))
-    bench.load.call("close_all")
+    _check(bench.load.call(Agent.open, people=people, ack_every=1, at_once=64))
+    bench.load.call(Agent.close_all)
     _settle(2.0)
     ids = [person.id for person in people]
     bodies = [make_body(ids[at : at + 500], 0) for _ in range(sizes.waiting) for at in range(0, len(ids), 500)]
-    bench.load.call("publish_all", bodies=bodies)
+    bench.load.call(Agent.publish_all, bodies=bodies)
     wanted = sizes.waiting * len(people)
     _wait_for_depth(bench, wanted)
     people = bench.people.get(sizes.resuming_users)
     clock = bench.installation.clock(bench.load.pid)
-    opened: Connected = bench.load.call(
-        "open", people=people, ack_every=sizes.waiting // 2, at_once=sizes.at_once, wanted=sizes.waiting
+    opened = bench.load.call(
+        Agent.open, people=people, ack_every=sizes.waiting // 2, at_once=sizes.at_once, wanted=sizes.waiting
     )
     _check(opened)
     _settle()
@@ -151,7 +152,7 @@ def measure_resume(bench: Bench) -> Figures:
         "refused_attempts": sum(opened.refusals.values()),
         "lost": wanted - opened.received,
     }
-    bench.load.call("close_all")
+    bench.load.call(Agent.close_all)
     _settle(2.0)
     return figures
 
@@ -166,7 +167,7 @@ SCENARIOS: Mapping[str, Callable[[Bench], Figures]] = {
 
 
 def _open(bench: Bench, count: int, *, ack_every: int) -> None:
-    _check(bench.load.call("open", people=bench.people.get(count), ack_every=ack_every, at_once=64))
+    _check(bench.load.call(Agent.open, people=bench.people.get(count), ack_every=ack_every, at_once=64))
     _settle()
 
 

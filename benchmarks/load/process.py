@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import traceback
+from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import uvloop
 
 from benchmarks.load.agent import Agent
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
 class LoadProcess:
@@ -29,17 +33,22 @@ class LoadProcess:
         assert self._process.pid is not None
         return self._process.pid
 
-    def call(self, name: str, **arguments: Any) -> Any:
-        """Call a method of the agent.
+    def call(
+        self,
+        method: Callable[Concatenate[Agent, Arguments], Coroutine[Any, Any, Answer]],
+        *_: Arguments.args,
+        **arguments: Arguments.kwargs,
+    ) -> Answer:
+        """Call a method of the agent, with arguments by name.
 
         Raises:
             RuntimeError: The call failed there; the message is its traceback.
         """
-        self._pipe.send((name, arguments))
+        self._pipe.send((method.__name__, arguments))
         is_good, answer = self._pipe.recv()
         if not is_good:
             raise RuntimeError(answer)
-        return answer
+        return cast("Answer", answer)
 
     def stop(self) -> None:
         """End the process."""
