@@ -20,7 +20,7 @@ from notification_service.broker.publisher import Publisher
 from notification_service.channels.interface import Message
 from notification_service.channels.keep import keep_deliveries
 from notification_service.channels.models import deliveries, delivery_attempts
-from notification_service.channels.planned import PlannedDelivery
+from notification_service.channels.planned import KeptDelivery, PlannedDelivery
 from notification_service.clock import SystemClock
 from notification_service.contacts.addresses import hash_address
 from notification_service.contacts.models import contacts
@@ -29,7 +29,7 @@ from notification_service.db.engine import Database
 from notification_service.entrypoints.channel_parts import ChannelParts
 from notification_service.errors import Unavailable
 from notification_service.identity.mirror import upsert_users
-from notification_service.notifications.entity import EventTypeDefaults, Sender, make_notification
+from notification_service.notifications.entity import EventTypeDefaults, Notification, Sender, make_notification
 from notification_service.notifications.repository import Routed, upsert_routed
 from notification_service.settings import Settings
 from shared_contracts.identity_events import UserSnapshot
@@ -251,19 +251,23 @@ class Sending:
             )
             for each in user_ids
         ]
-        while True:
-            try:
-                async with self.database.write() as connection:
-                    routed = [(notification, Routed(len(user_ids), []))]
-                    await upsert_routed(connection, routed, now=now, relay_after=now)
-                    kept = await keep_deliveries(connection, planned, now, reach=self.parts.reach)
-            except Unavailable:
-                # SQLite has one writer, and no queue for it. The intake tries again too.
-                await asyncio.sleep(0.05)
-            else:
-                break
+        kept = await self._store(notification, planned)
+        while kept is None:
+            # SQLite has one writer, and no queue for it. The intake tries again too.
+            await asyncio.sleep(0.05)
+            kept = await self._store(notification, planned)
         await self.parts.queueing.publish(kept)
         return notification.id
+
+    async def _store(self, notification: Notification, planned: list[PlannedDelivery]) -> list[KeptDelivery] | None:
+        now = notification.created_at
+        try:
+            async with self.database.write() as connection:
+                routed = [(notification, Routed(len(planned), []))]
+                await upsert_routed(connection, routed, now=now, relay_after=now)
+                return await keep_deliveries(connection, planned, now, reach=self.parts.reach)
+        except Unavailable:
+            return None
 
     async def rows(self, notification_id: UUID) -> list[AnyRow]:
         async with self.database.read() as connection:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import html
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.errors import MessageError
-from email.headerregistry import Address as Mailbox
+from email.header import Header
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from email.policy import SMTPUTF8, compat32
+from email.utils import format_datetime, formataddr, parseaddr
 from typing import Any, Final
 
 from notification_service.channels.interface import Message, reject
 from shared_contracts.error_codes import Reason
 
 _LINK_SCHEMES: Final = ("https://", "http://", "mailto:", "tel:")
-# 900: links must stay in one piece, and folding at 78 would make encoded words of them. RFC 5322 allows 998.
-_POLICY: Final = SMTP.clone(max_line_length=900)
-_POLICY_UTF8: Final = _POLICY.clone(utf8=True)
+_MAX_LINE: Final = 900
+"""Characters of a line. Links must stay in one piece, and folding at 78 would break them; RFC 5322 allows 998."""
+
+_COMPACT: Final = compat32.clone(max_line_length=_MAX_LINE, linesep="\r\n")
+_INTERNATIONAL: Final = SMTPUTF8.clone(max_line_length=_MAX_LINE)
+_LABEL: Final = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
+_Headers = list[tuple[str, str]]
+_Texts = tuple[tuple[str, str], ...]
 _NAMESPACE: Final = uuid.UUID("5b1c7e0a-6f0e-4a52-9f43-3b6c1de1a001")
 
 
@@ -48,16 +56,39 @@ def compose(message: Message, *, recipient: str, sender: str, reply_to: str | No
     """
     domain = parseaddr(sender)[1].rpartition("@")[2] or "herald.invalid"
     message_id = f"<{message.delivery_id}@{domain}>"
-    mail = EmailMessage(policy=_POLICY)
     try:
-        _add_headers(mail, message, recipient=recipient, sender=sender, reply_to=reply_to, message_id=message_id)
+        headers = _make_headers(message, recipient=recipient, sender=sender, reply_to=reply_to, message_id=message_id)
     except (ValueError, MessageError, IndexError) as error:
         raise reject(f"a header cannot be made: {error}", reason=Reason.TEMPLATE_ERROR) from None
-    mail.set_content(_plain(message))
-    mail.add_alternative(message.html or _as_html(message), subtype="html")
+    texts = (("plain", _plain(message)), ("html", message.html or _as_html(message)))
+    # Not at random: a repeat is the same, byte for byte.
+    boundary = f"=_{message.delivery_id.hex}"
     is_international = not recipient.isascii()
-    content = mail.as_bytes(policy=_POLICY_UTF8 if is_international else _POLICY)
-    return Mail(parseaddr(sender)[1], recipient, content, message_id, is_international)
+    make = _encode_international if is_international else _encode
+    return Mail(parseaddr(sender)[1], recipient, make(headers, texts, boundary), message_id, is_international)
+
+
+def _encode(headers: _Headers, texts: _Texts, boundary: str) -> bytes:
+    """By the older half of the standard library: a third of the time of `EmailMessage`, which parses every header."""
+    mail = MIMEMultipart("alternative", boundary=boundary)
+    for name, value in headers:
+        mail[name] = value if value.isascii() else Header(value, "utf-8").encode()
+    for subtype, text in texts:
+        # Long or foreign lines go as base64; plain ones as they are.
+        is_plain = text.isascii() and all(len(line) <= _MAX_LINE for line in text.splitlines())
+        mail.attach(MIMEText(text, subtype, "us-ascii" if is_plain else "utf-8"))
+    return mail.as_bytes(policy=_COMPACT)
+
+
+def _encode_international(headers: _Headers, texts: _Texts, boundary: str) -> bytes:
+    """With addresses beyond ASCII (RFC 6532)."""
+    mail = EmailMessage(policy=_INTERNATIONAL)
+    for name, value in headers:
+        mail[name] = value
+    mail.set_content(texts[0][1])
+    mail.add_alternative(texts[1][1], subtype="html")
+    mail.set_boundary(boundary)
+    return mail.as_bytes()
 
 
 def check_recipient(address: str) -> str:
@@ -68,39 +99,43 @@ def check_recipient(address: str) -> str:
     """
     if any(ord(character) < 33 or character in ',;<>()[]\\"' for character in address) or len(address) > 320:
         raise ValueError("must be one e-mail address")
-    try:
-        mailbox = Mailbox(addr_spec=address)
-    except (ValueError, MessageError, IndexError):
-        raise ValueError("must be one e-mail address") from None
-    if not mailbox.username or "." not in mailbox.domain.strip("."):
+    name, _, domain = address.rpartition("@")
+    is_dotted = all(part for part in (*name.split("."), *domain.split("."))) and "." in domain
+    if not is_dotted or "@" in name or not all(map(_LABEL.fullmatch, domain.split("."))):
         raise ValueError("must be one e-mail address")
-    return f"{mailbox.username}@{mailbox.domain.lower()}"
+    return f"{name}@{domain.lower()}"
 
 
-def _add_headers(
-    mail: EmailMessage, message: Message, *, recipient: str, sender: str, reply_to: str | None, message_id: str
-) -> None:
-    name, address = parseaddr(sender)
+def _make_headers(message: Message, *, recipient: str, sender: str, reply_to: str | None, message_id: str) -> _Headers:
     domain = message_id.rpartition("@")[2].rstrip(">")
-    mail["From"] = Mailbox(name, addr_spec=address)
-    mail["To"] = Mailbox(addr_spec=check_recipient(recipient))
+    headers = [
+        ("From", formataddr(parseaddr(sender))),
+        ("To", check_recipient(recipient)),
+        ("Subject", message.title),
+        ("Date", format_datetime(message.created_at)),
+        ("Message-ID", message_id),
+        # RFC 3834: no vacation answers, please.
+        ("Auto-Submitted", "auto-generated"),
+        ("Content-Language", message.locale),
+        ("X-Herald-Notification", str(message.notification_id)),
+    ]
     if reply_to:
-        mail["Reply-To"] = reply_to
-    mail["Subject"] = message.title
-    mail["Date"] = format_datetime(message.created_at)
-    mail["Message-ID"] = message_id
+        headers.append(("Reply-To", reply_to))
     if message.collapse_key is not None:
         # Mails of one collapse key are one conversation: they all answer the same message, which nobody ever sent.
         thread = uuid.uuid5(_NAMESPACE, f"{message.tenant}:{message.user_id}:{message.collapse_key}")
-        mail["In-Reply-To"] = mail["References"] = f"<thread.{thread}@{domain}>"
-    # RFC 3834: no vacation answers, please.
-    mail["Auto-Submitted"] = "auto-generated"
-    mail["Content-Language"] = message.locale
-    mail["X-Herald-Notification"] = str(message.notification_id)
+        reference = f"<thread.{thread}@{domain}>"
+        headers += [("In-Reply-To", reference), ("References", reference)]
     if unsubscribe := message.links.get("unsubscribe"):
         # RFC 8058: the mail program posts, so that a scanner that follows links unsubscribes nobody.
-        mail["List-Unsubscribe"] = f"<{unsubscribe}>"
-        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        headers += [
+            ("List-Unsubscribe", f"<{unsubscribe}>"),
+            ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
+        ]
+    for name, value in headers:
+        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+            raise ValueError(f"{name} must be one line without control characters")
+    return headers
 
 
 def _plain(message: Message) -> str:
