@@ -76,6 +76,7 @@ class Program:
         return answer
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["header", "subprotocol", "hello", "ticket"])
 async def test_a_node_program_receives_acknowledges_and_resumes(
     stack: Stack, rest: Rest, backend: Backend, node: str, how: str

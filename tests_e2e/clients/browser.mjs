@@ -5,7 +5,9 @@
 import { chromium } from "playwright-core";
 
 const [executablePath, origin, url, token, socketTicket, eventTicket] = process.argv.slice(2);
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+// The page is made up, so Chromium does not know that it comes from this machine, and would not let it speak to it.
+const localNetwork = "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets";
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", localNetwork] });
 try {
   const page = await browser.newPage();
   await page.route(`${origin}/**`, (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html><title>t</title>" }));
