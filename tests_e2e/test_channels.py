@@ -149,7 +149,9 @@ async def test_a_worker_killed_between_sending_and_settling(
             await asyncio.to_thread(stack.wait_for_end, worker, 30)
             await asyncio.to_thread(stack.start, worker)
             # Settled before the next one is killed: what is counted is one crash for each delivery.
-            await eventually(lambda: _read_states(rest, staff, sent[-1]), is_good=lambda states: states == ["sent"])
+            await eventually(
+                lambda: _read_states(rest, staff, sent[-1]), is_good=lambda states: states == ["sent"], within_s=60
+            )
         await asyncio.sleep(1)
         ids = mails.ids() if channel == "email" else [each["id"] for each in hooks.got]
         copies = Counter(ids)
