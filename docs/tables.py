@@ -87,7 +87,8 @@ def routes_table(document: Mapping[str, Any], need_of: Callable[[str, str, Mappi
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    return table(("call", "needs", "what it does"), sorted(rows, key=lambda row: row[0].partition(" ")[2]))
+    by_path = sorted(rows, key=lambda row: row[0].partition(" ")[2])
+    return table(("call", "needs", "what it does"), by_path)
 
 
 # --- each service in a process of its own -------------------------------------------------------------------------
