@@ -134,7 +134,7 @@ class Site:
 async def site(migrated_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     clock = WallClock(datetime(2026, 3, 2, 12, tzinfo=UTC))
     settings = make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path)
-    parts = [Parts(settings, process=f"scheduler-{number}") for number in range(2)]
+    parts = [Parts(settings, process="scheduler") for _ in range(2)]
     for each in parts:
         each.clock = clock
         each.publisher.start()
@@ -389,3 +389,24 @@ async def test_an_empty_digest_of_nobody_is_closed_in_silence(site: Site) -> Non
         )
     await site.tick()
     assert await site.summaries() == []
+
+
+@pytest.mark.req("X-11")
+@pytest.mark.parametrize("point", ["before_digest_commit", "after_digest_commit"])
+async def test_a_close_that_breaks_off_is_told_once(site: Site, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await site.add_user(digest={"email": "hourly"})
+    await site.add_type(channels=["email"])
+    await asyncio.gather(*(site.send(ada, count=10) for _ in range(20)))
+    broken = []
+
+    def break_off(reached: str) -> None:
+        if reached == point and not broken:
+            broken.append(reached)
+            raise RuntimeError("broken off")
+
+    monkeypatch.setattr("notification_service.failpoints.reach", break_off)
+    site.clock.at = datetime(2026, 3, 2, 13, 0, 1, tzinfo=UTC)
+    with pytest.raises(RuntimeError, match="broken off"):
+        await site.parts[0].timekeeper.tick()
+    await site.go_to(datetime(2026, 3, 2, 15, tzinfo=UTC))
+    assert [each.data["count"] for each in await site.summaries()] == [200]
