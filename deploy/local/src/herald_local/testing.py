@@ -50,9 +50,9 @@ class Suite:
 # The longest first: what is left at the end is then short, and two that run side by side end together. The end-to-end
 # suites wait more than they work, each on a broker of its own.
 SUITES = (
+    Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("e2e-sqlite", ("tests_e2e",), {"HERALD_E2E_DATABASES": "sqlite"}),
     Suite("notification", ("notification_service/tests",)),
-    Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("auth-sqlite", ("auth_service/tests",)),
     Suite("auth-postgresql", ("auth_service/tests",), on_postgres="AUTH_DATABASE_URL"),
     Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
