@@ -61,10 +61,10 @@ async def measure(count: int, kind: str, smtp_port: int) -> None:  # noqa: PLR09
     amqp_url = node.url.rstrip("/") + "/" + vhost
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite+aiosqlite:///{folder}/bench.sqlite3"
+        name = f"bench_{uuid4().hex[:8]}"
         if kind == "postgresql":
-            name = f"bench_{uuid4().hex[:8]}"
             with psycopg.connect(os.environ[POSTGRES_URL], autocommit=True) as connection:
-                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+                connection.execute(f'CREATE DATABASE "{name}"')
             url = os.environ[POSTGRES_URL].rpartition("/")[0].replace("postgresql://", "postgresql+asyncpg://")
             url = f"{url}/{name}"
         database, clock = Database(url), SystemClock()
@@ -120,7 +120,7 @@ async def measure(count: int, kind: str, smtp_port: int) -> None:  # noqa: PLR09
         await database.close()
         if kind == "postgresql":
             with psycopg.connect(os.environ[POSTGRES_URL], autocommit=True) as connection:
-                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[call-overload]
+                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     node.ctl("delete_vhost", vhost)
 
 
