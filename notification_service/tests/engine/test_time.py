@@ -397,7 +397,7 @@ async def test_a_close_that_breaks_off_is_told_once(site: Site, point: str, monk
     ada = await site.add_user(digest={"email": "hourly"})
     await site.add_type(channels=["email"])
     await asyncio.gather(*(site.send(ada, count=10) for _ in range(20)))
-    broken = []
+    broken: list[str] = []
 
     def break_off(reached: str) -> None:
         if reached == point and not broken:
