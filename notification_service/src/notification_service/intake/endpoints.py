@@ -23,7 +23,7 @@ BODY_LIMITS = {
     "/api/v1/notifications/send/batch": 8 * 1024 * 1024,
 }
 
-_KEY_RULE = "1 to 255 visible characters; a UUID becomes the notification's id, like `message_id` over AMQP."
+_KEY_RULE = "1 to 250 visible characters; a UUID becomes the notification's id, like `message_id` over AMQP."
 IdempotencyKey = Annotated[
     str | None,
     Header(alias=IDEMPOTENCY_KEY, min_length=1, max_length=250, pattern=r"^[\x21-\x7e]+$", description=_KEY_RULE),
