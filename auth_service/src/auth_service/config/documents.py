@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import ClassVar
 
 from drf_spectacular.utils import extend_schema
@@ -14,6 +15,9 @@ from typing_extensions import override
 from auth_service.api.access import Access, Rules
 from auth_service.api.renderers import JsonRenderer
 from auth_service.api.views import ApiView
+
+# drf-spectacular finds out on first use which libraries are installed, and two threads must not do that at once.
+_making = threading.Lock()
 
 
 class SchemaView(SpectacularAPIView, ApiView):
@@ -28,7 +32,8 @@ class SchemaView(SpectacularAPIView, ApiView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: object, **kwargs: object) -> Response:
         """The document, as JSON."""
-        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        with _making:
+            response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         return response
 
 
