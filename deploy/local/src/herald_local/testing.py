@@ -40,6 +40,10 @@ class Suite:
     environment: dict[str, str] = field(default_factory=dict)
     on_postgres: str | None = None
     """Name of the variable that takes the address of a fresh PostgreSQL database."""
+    options: tuple[str, ...] = ()
+    """Further arguments of pytest."""
+    on_own_services: bool = False
+    """Whether it starts a node and a cluster for itself: a node that has made some ten thousand queues grows slow."""
 
     @property
     def family(self) -> str:
@@ -47,12 +51,22 @@ class Suite:
         return self.name.partition("-")[0]
 
 
+_FIRST = tuple(
+    f"notification_service/tests/{name}"
+    for name in ("broker", "channels", "contacts", "db", "dead_letters", "dispatch", "engine")
+)
 # The longest first: what is left at the end is then short, and two that run side by side end together. The end-to-end
 # suites wait more than they work, each on a broker of its own.
 SUITES = (
     Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("e2e-sqlite", ("tests_e2e",), {"HERALD_E2E_DATABASES": "sqlite"}),
-    Suite("notification", ("notification_service/tests",)),
+    Suite("notification-first", _FIRST, on_own_services=True),
+    Suite(
+        "notification-second",
+        ("notification_service/tests",),
+        options=tuple(f"--ignore={path}" for path in _FIRST),
+        on_own_services=True,
+    ),
     Suite("auth-sqlite", ("auth_service/tests",)),
     Suite("auth-postgresql", ("auth_service/tests",), on_postgres="AUTH_DATABASE_URL"),
     Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
@@ -186,7 +200,7 @@ def _show(text: bytes | bytearray) -> None:
 
 def start_suite(suite: Suite, services: dict[str, str], pytest_arguments: list[str]) -> Run:
     """Start one suite's pytest. When coverage is measured, every process writes a data file of its own."""
-    environment = {**os.environ, **services, **suite.environment}
+    environment = {**os.environ, **({} if suite.on_own_services else services), **suite.environment}
     if suite.on_postgres:
         environment[suite.on_postgres] = services[POSTGRES_URL]
     runner = ["-m", "coverage", "run", "-m", "pytest"] if os.environ.get("HERALD_COVERAGE") else ["-m", "pytest"]
@@ -195,7 +209,7 @@ def start_suite(suite: Suite, services: dict[str, str], pytest_arguments: list[s
     if sys.stdout.isatty():
         options.append("--color=yes")
     process = subprocess.Popen(
-        [sys.executable, "-u", *runner, *suite.paths, *options, *pytest_arguments],
+        [sys.executable, "-u", *runner, *suite.paths, *suite.options, *options, *pytest_arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
