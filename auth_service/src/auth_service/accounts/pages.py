@@ -5,6 +5,7 @@ Opening a link changes nothing, for mail programs open links to look at them; on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from django import forms
@@ -46,7 +47,7 @@ class NoForm(forms.Form):
 
 
 @method_decorator(csrf_protect, name="dispatch")
-class Page(View):
+class Page(ABC, View):
     """Base: show a form, do something with it, show what became of it."""
 
     http_method_names = ["get", "post", "head"]
@@ -80,9 +81,9 @@ class Page(View):
             return self._show(request, form=shown, status=error.status, message="" if error.errors else str(error))
         return self._show(request, message=self.done)
 
+    @abstractmethod
     def act(self, request: HttpRequest, given: dict[str, Any]) -> None:
         """What the form is for."""
-        raise NotImplementedError
 
     def _show(
         self, request: HttpRequest, *, form: forms.Form | None = None, status: int = 200, message: str = ""
