@@ -10,6 +10,7 @@ import pytest
 from auth_kit import NOON
 
 from auth_service import clock
+from auth_service.tokens import keys
 from auth_service.tokens.keys import KeyFolder
 
 OVERLAP = timedelta(minutes=15)
@@ -89,6 +90,29 @@ def test_another_process_sees_a_new_key(tmp_path: Path, folder: KeyFolder, monke
     assert len(other.load().keys) == 1
     folder.rotate("EdDSA", publish_ahead=timedelta(0))
     assert [key.algorithm for key in other.load().keys] == ["RS256", "EdDSA"]
+
+
+@pytest.mark.req("A11")
+def test_a_key_that_is_deleted_while_the_folder_is_read_takes_no_other_with_it(
+    frozen: clock.FrozenClock, tmp_path: Path, folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.ensure("RS256")
+    frozen.advance(1)
+    folder.rotate("RS256", publish_ahead=timedelta(0))
+    frozen.advance(timedelta(hours=1))
+    other = KeyFolder(tmp_path / "keys", overlap=OVERLAP)
+    rotations = iter([lambda: folder.rotate("RS256", publish_ahead=timedelta(0))])
+    read_one = keys._read_key
+
+    def read_late(path: Path) -> keys.SigningKey:
+        # All files have been listed; now a rotation deletes the retired one before the first of them is opened.
+        next(rotations, lambda: None)()
+        return read_one(path)
+
+    monkeypatch.setattr(keys, "_read_key", read_late)
+    seen = [key.kid for key in other.load().keys]
+    assert seen == [key.kid for key in folder.load().keys]
+    assert len(seen) == 2
 
 
 def test_ed25519_keys_show_public_members_only(folder: KeyFolder) -> None:

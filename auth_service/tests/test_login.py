@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jwt
 import pytest
 from auth_kit import PASSWORD, Api, introspect, log_in, make_user, with_settings
 
 from auth_service import clock
+from auth_service.accounts.actions import do_erase_user, do_set_active
 from auth_service.accounts.models import User
-from auth_service.accounts.passwords import is_outdated
+from auth_service.accounts.password_actions import do_set_password
+from auth_service.accounts.passwords import hash_password, is_outdated, is_password_of
+from auth_service.audit.origin import SYSTEM
 from auth_service.sessions.models import Session
+from auth_service.tokens import login_actions
 from auth_service.tokens.access_tokens import check_access_token, key_folder
 from shared_contracts.claims import AccessTokenClaims
 from shared_contracts.scopes import ROLE_SCOPES, Role, format_scope
@@ -119,3 +125,48 @@ def test_introspection_of_a_fresh_token_names_the_user(alice: User) -> None:
     found = introspect(device.token)
     assert found["active"] is True
     assert (found["sub"], found["sid"], found["username"]) == (str(alice.id), device.session_id, "alice")
+
+
+def do_meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Do something between the comparison of a login's hash and the session it leads to."""
+
+    def compare(user: User | None, password: str) -> bool:
+        is_right = is_password_of(user, password)
+        change()
+        return is_right
+
+    monkeypatch.setattr(login_actions, "is_password_of", compare)
+
+
+@pytest.mark.req("A19", "A20", "A21")
+@pytest.mark.parametrize("what", ["another password", "closed", "erased"])
+def test_a_login_that_was_checked_before_the_account_changed_is_refused(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    changes: dict[str, Callable[[], object]] = {
+        "another password": lambda: do_set_password(alice, "a brand new phrase", SYSTEM),
+        "closed": lambda: do_set_active(alice, SYSTEM, is_active=False),
+        "erased": lambda: do_erase_user(alice, SYSTEM),
+    }
+    do_meanwhile(monkeypatch, changes[what])
+    answer = api.post("/api/v1/auth/token", {"username": "alice", "password": PASSWORD})
+    assert (answer.status, answer.code) == (401, "invalid_credentials")
+    assert not Session.objects.filter(user_id=alice.id).exists()
+
+
+@pytest.mark.req("A21")
+def test_renewing_a_hash_does_not_bring_an_old_password_back(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with with_settings(argon2_time_cost=2):
+        do_meanwhile(monkeypatch, lambda: do_set_password(alice, "a brand new phrase", SYSTEM))
+        assert api.post("/api/v1/auth/token", {"username": "alice", "password": PASSWORD}).status == 401
+    alice.refresh_from_db()
+    assert is_password_of(alice, "a brand new phrase")
+
+
+def test_a_hash_that_another_login_renews_at_the_same_moment_keeps_nobody_out(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_meanwhile(monkeypatch, lambda: User.objects.filter(id=alice.id).update(password=hash_password(PASSWORD)))
+    assert api.post("/api/v1/auth/token", {"username": "alice", "password": PASSWORD}).status == 200

@@ -16,8 +16,9 @@ from django.test import Client
 from pydantic import SecretStr
 
 from auth_service import clock
+from auth_service.accounts import link_actions
 from auth_service.accounts.mail_actions import MAX_ATTEMPTS, do_prune_links, do_send_due_mails
-from auth_service.accounts.models import MailedLink, MailJob, User
+from auth_service.accounts.models import LinkPurpose, MailedLink, MailJob, User
 from auth_service.audit.models import AuditEvent
 from auth_service.identity_events.models import OutboxEvent
 from herald_local.ports import find_free_ports
@@ -203,6 +204,27 @@ def test_a_registered_address_is_proved_by_a_mailed_link(sink: Sink) -> None:
     assert OutboxEvent.objects.get(type=IdentityEventType.USER_UPDATED).data["email_verified"] is True
     assert Api().post(VERIFY, {"token": token}).status == 400
     assert MailJob.objects.count() == 0
+
+
+def test_a_link_proves_no_address_that_the_account_got_meanwhile(
+    sink: Sink, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_user("owner", email="owner@example.org")
+    ask("alice@example.org", RESEND)
+    token = sink.token()
+
+    def check_then_change(token: str, purpose: LinkPurpose) -> MailedLink:
+        found = link_actions_check(token, purpose)
+        assert device.patch("/api/v1/users/me", {"email": "owner@example.org"}).status == 200
+        return found
+
+    link_actions_check = link_actions.check_link
+    monkeypatch.setattr(link_actions, "check_link", check_then_change)
+
+    answer = Api().post(VERIFY, {"token": token})
+
+    assert (answer.status, answer.code) == (400, "invalid_token_link")
+    assert not User.objects.get(username="alice").email_verified
 
 
 @pytest.mark.req("B03")

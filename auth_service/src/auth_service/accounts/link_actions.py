@@ -65,8 +65,11 @@ def do_verify_email(token: str, by: Origin) -> User:
     link = check_link(token, LinkPurpose.EMAIL_VERIFICATION)
     try:
         with transaction.atomic():
-            _do_use(link)
             user = get_locked(link.user_id)
+            # Looked at again under the lock: the address may have been changed since, and nobody has proved that one.
+            if link.email_key != user.email_key:
+                raise InvalidLink
+            _do_use(link)
             user.email_verified = True
             user.save(update_fields=["email_verified"])
             origin = by.acting_as("user", user.id, user.tenant_id)

@@ -37,6 +37,8 @@ PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 # 2048 bits: signs in 0.6 ms where 3072 take 1.7 ms, and NIST SP 800-57 holds it good until 2030; rotation renews it.
 _RSA_BITS = 2048
 _RECHECK_S = 1.0
+# A rotation deletes a file or two, once; after as many rotations during one read the keys known before must do.
+_READ_TRIES = 5
 _PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x")
 
 
@@ -149,17 +151,24 @@ class KeyFolder:
         return made
 
     def _reload(self) -> KeySet:
-        try:
-            stamp = (self._path.stat().st_mtime_ns, *sorted(entry.stat().st_ino for entry in self._path.glob("*.json")))
-        except FileNotFoundError:
-            stamp = ()
-        if stamp != self._stamp or not stamp:
-            keys = [_read_key(path) for path in self._path.glob("*.json")] if stamp else []
-            keys.sort(key=lambda key: (key.active_from, key.kid))
-            self._known = KeySet(tuple(keys), self._overlap)
-            self._stamp = stamp
+        for _ in range(_READ_TRIES):
+            try:
+                self._read_changes()
+                break
+            except FileNotFoundError:
+                continue  # a rotation deleted a retired key while this read: what it left is read again
         self._checked_s = time.monotonic()
         return self._known
+
+    def _read_changes(self) -> None:
+        if not self._path.is_dir():
+            self._known, self._stamp = KeySet((), self._overlap), ()
+            return
+        paths = sorted(self._path.glob("*.json"))
+        stamp = (self._path.stat().st_mtime_ns, *(path.stat().st_ino for path in paths))
+        if stamp != self._stamp:
+            keys = sorted((_read_key(path) for path in paths), key=lambda key: (key.active_from, key.kid))
+            self._known, self._stamp = KeySet(tuple(keys), self._overlap), stamp
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

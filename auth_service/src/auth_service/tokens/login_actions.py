@@ -52,6 +52,8 @@ def check_credentials(credentials: Credentials, by: Origin) -> User:
         InvalidCredentials: Wrong name or password, unknown, inactive or password-less account: all alike (B03).
         OtpRequired: The password is right and a code is needed.
         InvalidOtp: The code is wrong.
+
+    What it found may change before the caller acts on it: see `_do_enter`.
     """
     user = find_by_login(username=credentials.username, email=credentials.email)
     uses = (
@@ -70,8 +72,7 @@ def check_credentials(credentials: Credentials, by: Origin) -> User:
     check_below(*uses)
     do_forget(uses[0])
     if is_outdated(user.password):
-        user.password = hash_password(credentials.password)
-        user.save(update_fields=["password"])
+        _do_renew_hash(user, credentials.password)
     return user
 
 
@@ -82,12 +83,10 @@ def do_log_in(credentials: Credentials, device: Device, by: Origin) -> IssuedTok
         ServiceError: As `check_credentials` does.
     """
     user = check_credentials(credentials, by)
-    now = clock.now()
     with transaction.atomic():
+        _do_enter(user)
         session, events = do_open_session(user, device)
         issued = do_issue_first(user, session)
-        User.objects.filter(id=user.id).update(last_login_at=now)
-        user.last_login_at = now
         do_record(
             Action.LOGIN_SUCCEEDED,
             by.acting_as("user", user.id, user.tenant_id),
@@ -97,6 +96,27 @@ def do_log_in(credentials: Credentials, device: Device, by: Origin) -> IssuedTok
         do_emit(*events)
     LOGINS.labels(outcome="succeeded").inc()
     return issued
+
+
+def _do_enter(user: User) -> None:
+    """Lock the account for the rest of the transaction, if it still is what the credentials were checked against.
+
+    Comparing a hash takes tens of milliseconds. Who changes the password or closes the account meanwhile ends every
+    session there is, and this one is not there yet: it must not begin (A19, A21). The lock has the other one wait.
+    """
+    now = clock.now()
+    # By the time of the change, not by the hash: that is renewed without the password being another one.
+    unchanged = User.objects.filter(id=user.id, is_active=True, password_changed_at=user.password_changed_at)
+    if not unchanged.update(last_login_at=now):
+        raise InvalidCredentials
+    user.last_login_at = now
+
+
+def _do_renew_hash(user: User, password: str) -> None:
+    """Hash the password anew, at today's cost, unless it was changed meanwhile."""
+    renewed = hash_password(password)
+    if User.objects.filter(id=user.id, password=user.password).update(password=renewed):
+        user.password = renewed
 
 
 def _check_password(user: User | None, password: str) -> None:
