@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER, backing_services, 
 for _package in (auth_service, notification_service, shared_contracts):
     if not _package.__file__:
         raise RuntimeError(f"{_package.__name__} is not installed: run make setup")
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends a run as Ctrl-C does, so that fixtures end the programs they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from herald_local import testing
-from herald_local.testing import SUITES, Run, Suite, choose, run_suites, summarise
+from herald_local.testing import SUITES, Run, Suite, choose, look_again, run_suites, summarise
 
 QUICK = """
 import sys, time
@@ -109,3 +109,39 @@ def test_suites_are_chosen_by_name_or_family() -> None:
     # Each database has a suite of its own, and no test runs on both in one suite.
     databases = [suite.environment["HERALD_E2E_DATABASES"] for suite in SUITES if suite.family == "e2e"]
     assert sorted(databases) == ["postgresql", "sqlite"]
+
+
+def test_what_failed_beside_another_suite_is_tried_once_more_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing, "ROOT", tmp_path)  # its caches are not those of the suite this test is in
+    passes_later = """
+import pathlib
+def test_good():
+    pass
+def test_second_time():
+    been_here = pathlib.Path({folder!r}, "been-here")
+    first, _ = not been_here.exists(), been_here.touch()
+    assert not first
+"""
+    unsteady = make_suite(tmp_path, "unsteady", passes_later.format(folder=str(tmp_path)))
+    bad = make_suite(tmp_path, "bad", "def test_fails():\n    assert False, 'on purpose'\n")
+    many = "import pytest\n@pytest.mark.parametrize('n', range(9))\ndef test_fails(n):\n    assert False\n"
+    worse = make_suite(tmp_path, "worse", many)
+    first = run([unsteady, bad, worse], side_by_side=2)
+    assert all(each.has_failed for each in first)
+    capfd.readouterr()
+
+    second = look_again(first, {}, [])
+
+    output = capfd.readouterr().out
+    outcome = {each.suite.name: each.has_failed for each in second}
+    assert outcome == {"unsteady": False, "bad": True, "worse": True}
+    assert "unsteady: once more, alone: " in output
+    assert "1 passed" in output
+    assert "worse: once more" not in output
+    assert summarise(second, 2.0) == 2
+    told = capfd.readouterr().out
+    assert "UNSTEADY" in told
+    assert "test_second_time" in told
+    assert "failed: ['bad', 'worse']" in told or "failed: ['worse', 'bad']" in told
