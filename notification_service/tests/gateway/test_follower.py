@@ -59,6 +59,7 @@ def test_before_the_start_nothing_is_written() -> None:
     assert follower.on_page(make_page([1], seq=1), 0.0) == []
     assert follower.on_fetch_failed(0.0) == []
     assert follower.on_top(5, 0.0) == []
+    assert follower.on_broadcast_top(5, 0.0) == []
     assert follower.on_flushed(0.0) == []
     assert not follower.take_broadcast(1, 0.0)
 
@@ -342,6 +343,18 @@ def test_a_top_the_store_knows_of_is_caught_up_with() -> None:
     assert follower.on_top(3, 0.0) == [Fetch(1, 0, 3)]
     assert follower.on_top(4, 0.0) == []
     assert seqs(follower.on_page(make_page([2, 3, 4], seq=4), 0.0)) == [2, 3, 4]
+
+
+@pytest.mark.req("H09")
+def test_a_broadcast_the_store_knows_of_is_caught_up_with() -> None:
+    follower, _ = follow()
+    assert follower.take_broadcast(1, 0.0)
+    assert follower.on_broadcast_top(1, 0.0) == []
+    assert follower.on_broadcast_top(2, 0.0) == [Fetch(0, 1, 3)]
+    assert follower.on_broadcast_top(3, 0.0) == []
+    page = Page([item(2, is_broadcast=True), item(3, is_broadcast=True)], 0, 3, has_more=False)
+    assert types(follower.on_page(page, 0.0)) == ["notification", "notification"]
+    assert follower.is_live
 
 
 def test_after_the_stop_nothing_is_written() -> None:

@@ -433,6 +433,18 @@ def test_following_has_a_limit() -> None:
     assert (refused["code"], refused["temporary"]) == ("limit_reached", False)
 
 
+def test_requests_under_way_together_do_not_pass_the_limit_either() -> None:
+    session, _ = open_session(limits=Limits(max_following=1))
+    for user_id in (OTHER, USER):
+        text = b'{"type":"presence.subscribe","user_ids":["%b"]}' % str(user_id).encode()
+        assert session.on_text(text, 1.0) == [FollowPresence(frozenset({user_id}), None)]
+    views = [PresenceView(user_id, PresenceStatus.ONLINE, WALL_CLOCK, {}, 1) for user_id in (OTHER, USER)]
+    assert types(session.on_following(views[:1], None)) == ["presence"]
+    (refused,) = frames(session.on_following(views[1:], "r"))
+    assert (refused["code"], refused["ref"]) == ("limit_reached", "r")
+    assert session.following == {OTHER}
+
+
 def test_who_may_no_longer_be_seen_is_no_longer_followed() -> None:
     session, _ = open_session()
     session.on_following([PresenceView(OTHER, PresenceStatus.OFFLINE, None, {}, 0)], None)

@@ -136,6 +136,7 @@ async def test_tops_are_read_for_many_users(mail: Mail) -> None:
     await mail.keep(ada)
     async with mail.database.read() as connection:
         assert await resume.read_tops(connection, [ada, ben, eve]) == {ada: 2, ben: 1}
+        assert await resume.read_broadcast_tops(connection, ["no-such-tenant"]) == {}
 
 
 async def test_what_is_no_longer_kept_is_told(mail: Mail) -> None:

@@ -157,6 +157,10 @@ class UserQueues:
                 await consumer.channel.basic_cancel(consumer.tag)
             await _give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
 
+    async def give_back(self, receipt: Receipt) -> None:
+        """Return one frame to its queue."""
+        await _give_back(receipt.channel, [receipt.tag])
+
     async def settle(self, receipts: Iterable[Receipt]) -> None:
         """Tell RabbitMQ that these frames were received; receipts of a lost channel are passed over."""
         by_channel: dict[int, tuple[Channel, list[int]]] = {}

@@ -86,6 +86,11 @@ class MailboxPort:
         async with self._database.read() as connection:
             return await resume.read_tops(connection, user_ids)
 
+    async def read_broadcast_tops(self, tenants: Collection[str]) -> dict[str, int]:
+        """The last number of each broadcast log."""
+        async with self._database.read() as connection:
+            return await resume.read_broadcast_tops(connection, tenants)
+
     async def change_items(
         self, *, user_id: UUID, tenant: str, action: str, ids: Sequence[UUID] | None
     ) -> ItemsChanged:

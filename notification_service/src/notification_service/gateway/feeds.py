@@ -127,6 +127,9 @@ class Feeds:
             try:
                 # Again after a loss: the queue may have been deleted, or may be on a broker that started empty.
                 await self.declare(feed)
+                if not feed.wants_consumer:
+                    # The last device left meanwhile: a consumer without devices would keep the frames from other nodes.
+                    return
                 await self._queues.consume(feed.user_id)
             except Unavailable:
                 await asyncio.sleep(_RETRY_S)
@@ -149,7 +152,9 @@ class Feeds:
         """A frame arrived from a user's queue."""
         feed = self._feeds.get(user_id)
         if feed is None:
-            return  # leaving: the queue gets it back
+            # The last device left a moment ago. Unsettled, it would be held until RabbitMQ's own time-out (I07).
+            spawn(self._queues.give_back(frame.receipt), name="give-back")
+            return
         if frame.is_live:
             self._settle_soon([frame.receipt])
             self._on_live(feed, frame)

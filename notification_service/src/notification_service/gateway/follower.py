@@ -214,6 +214,13 @@ class Follower:
         self._heard_seq = max(self._heard_seq, top_seq)
         return self._leave_live() if self._live else self.go_on(now)
 
+    def on_broadcast_top(self, top: int, now: float) -> list[Effect]:
+        """The store says how far the broadcasts go. Finds those that no queue of this node was there for."""
+        if not self._started or top <= self.sent_broadcast:
+            return []
+        self._heard_broadcast = max(self._heard_broadcast, top)
+        return self._leave_live() if self._live else self.go_on(now)
+
     def settle(self, seq: int, broadcast: int, now: float) -> list[Effect]:
         """The device has everything up to these numbers."""
         unacked, settled = self._unacked, 0

@@ -123,7 +123,9 @@ class Gossip:
     def acked(self, user_id: UUID, seq: int) -> None:
         """A device here acknowledged: whoever consumes the user's queue settles it."""
         for queue in self.board.queues_of(user_id):
-            self._acked.setdefault(queue, {})[user_id] = seq
+            numbers = self._acked.setdefault(queue, {})
+            # Several devices acknowledge within one turn: the furthest counts.
+            numbers[user_id] = max(seq, numbers.get(user_id, 0))
             self._has_work.set()
 
     def forward(self, user_id: UUID, seq: int, type_: FrameType, body: bytes) -> None:

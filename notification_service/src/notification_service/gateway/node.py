@@ -478,6 +478,7 @@ class GatewayNode:
         users = list(self.feeds.users)
         for start in range(0, len(users), _TOP_BATCH):
             await self._serving.check_tops(users[start : start + _TOP_BATCH])
+        await self._serving.check_broadcasts(self._by_tenant)
 
     def _find_top(self, user_id: UUID) -> int:
         feed = self.feeds.find(user_id)

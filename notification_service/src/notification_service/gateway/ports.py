@@ -58,6 +58,9 @@ class Mailbox(Protocol):
     async def read_tops(self, user_ids: Collection[UUID]) -> dict[UUID, int]:
         """The last number of each user's stream."""
 
+    async def read_broadcast_tops(self, tenants: Collection[str]) -> dict[str, int]:
+        """The last number of each tenant's broadcasts."""
+
     async def change_items(
         self, *, user_id: UUID, tenant: str, action: str, ids: Sequence[UUID] | None
     ) -> ItemsChanged:

@@ -63,9 +63,8 @@ class Presences:
             detail = "presence is shown to people of the same group, and to those with the right presence:read"
             client.run(client.session.on_command_failed(ErrorCode.PERMISSION_DENIED, detail, wanted.ref))
             return
-        if not client.session.is_open:
-            return
-        for user_id in wanted.user_ids:
+        session = client.session
+        for user_id in wanted.user_ids if session.is_open and session.may_follow(wanted.user_ids) else ():
             self._followers.setdefault(user_id, set()).add(client)
         views = [self._describe(user_id, visible[user_id]) for user_id in sorted(wanted.user_ids)]
         client.run(client.session.on_following(views, wanted.ref))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -186,6 +186,34 @@ class Serving:
                 if follower.is_live and follower.sent_seq < top:
                     log.info("stream_was_behind", sent=follower.sent_seq, top=top)
                     connection.run(follower.on_top(top, self._clock.monotonic()))
+
+    async def check_broadcasts(self, clients: Mapping[str, Collection[Client]]) -> None:
+        """The same for the broadcasts: one that was published while this node's queue was away was routed nowhere.
+
+        Args:
+            clients: By tenant.
+        """
+        try:
+            tops = await self._mailbox.read_broadcast_tops([tenant for tenant, own in clients.items() if own])
+        except Unavailable:
+            return
+        if not any(self._find_behind(clients, tops)):
+            return
+        await self._clock.sleep(_GRACE)
+        now = self._clock.monotonic()
+        for client, top in list(self._find_behind(clients, tops)):
+            log.info("broadcasts_were_behind", sent=client.session.follower.sent_broadcast, top=top)
+            client.run(client.session.follower.on_broadcast_top(top, now))
+
+    @staticmethod
+    def _find_behind(
+        clients: Mapping[str, Collection[Client]], tops: Mapping[str, int]
+    ) -> Iterator[tuple[Client, int]]:
+        for tenant, top in tops.items():
+            for client in clients[tenant]:
+                follower = client.session.follower
+                if follower.is_live and follower.sent_broadcast < top:
+                    yield client, top
 
     def _is_behind(self, user_id: UUID, top: int) -> bool:
         feed = self._feeds.find(user_id)

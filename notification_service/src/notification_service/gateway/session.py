@@ -287,10 +287,17 @@ class Session:
                 UnfollowPresence(named),
                 SendText(encode("presence.unsubscribed", frame.ref, following=len(self.following))),
             ]
-        if len(self.following | named) > self._limits.max_following:
-            detail = f"at most {self._limits.max_following} users can be followed"
-            return [SendText(encode_error(ErrorCode.LIMIT_REACHED, detail, frame.ref))]
+        if not self.may_follow(named):
+            return self._refuse_following(frame.ref)
         return [FollowPresence(named, frame.ref)]
+
+    def may_follow(self, user_ids: frozenset[UUID]) -> bool:
+        """Whether so many users can be followed."""
+        return len(self.following | user_ids) <= self._limits.max_following
+
+    def _refuse_following(self, ref: str | None) -> list[Effect]:
+        detail = f"at most {self._limits.max_following} users can be followed"
+        return [SendText(encode_error(ErrorCode.LIMIT_REACHED, detail, ref))]
 
     def _refuse_position(self, ref: str | None) -> list[Effect]:
         return [SendText(encode_error(ErrorCode.INVALID_POSITION, "this connection was not given that position", ref))]
@@ -416,7 +423,11 @@ class Session:
         """These users may be followed; each is shown as they are now."""
         if not self.is_open:
             return []
-        self.following |= {view.user_id for view in views}
+        named = frozenset(view.user_id for view in views)
+        if not self.may_follow(named):
+            # Several requests were under way at once.
+            return self._refuse_following(ref)
+        self.following |= named
         return [SendText(encode_presence(view, ref)) for view in views]
 
     def on_presence(self, view: PresenceView, ref: str | None = None) -> list[Effect]:

@@ -166,6 +166,11 @@ async def _read_logs(connection: AsyncConnection, tenants: Collection[str]) -> d
     return {row.tenant: (row.top_seq, row.floor_seq) for row in rows}
 
 
+async def read_broadcast_tops(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, int]:
+    """The last number of each of these tenants' broadcast logs; tenants without a broadcast are left out."""
+    return {tenant: top for tenant, (top, _) in (await _read_logs(connection, tenants)).items()}
+
+
 async def clear_queue_marks(connection: AsyncConnection, gone: Collection[tuple[UUID, int]]) -> None:
     """Forget queues that turned out not to exist, unless they were declared again since.
 
