@@ -29,15 +29,21 @@ lint: setup ## Check format and style
 	@$(VENV)/ruff format --check .
 	@$(VENV)/ruff check .
 
-.PHONY: types
+# Each member is checked from its own folder; side by side on every processor.
+TYPED := shared_contracts deploy/local notification_service auth_service tests_e2e docs benchmarks
+.PHONY: types $(TYPED:%=types-%)
 types: setup ## Check types, tests included
-	@for member in shared_contracts deploy/local notification_service; do \
-	  (cd $$member && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml src tests) || exit 1; done
-	@cd tests_e2e && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@$(MAKE) --no-print-directory --jobs=$$(nproc 2>/dev/null || echo 2) $(TYPED:%=types-%)
+types-shared_contracts types-deploy/local types-notification_service: types-%:
+	@cd $* && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml src tests
+types-auth_service:
 	@cd auth_service && $(CURDIR)/$(VENV)/mypy src tests
-	@$(VENV)/mypy deploy/local/coverage_check.py
+types-tests_e2e:
+	@cd tests_e2e && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml .
+types-docs:
 	@cd docs && $(CURDIR)/$(VENV)/mypy --config-file $(CURDIR)/pyproject.toml generate.py tables.py
-	@$(VENV)/mypy benchmarks
+types-benchmarks:
+	@$(VENV)/mypy benchmarks deploy/local/coverage_check.py
 
 .PHONY: contracts
 contracts: setup ## Check which module imports which (import-linter)
