@@ -57,3 +57,9 @@ def test_what_is_not_held_is_a_reset_to_the_end(requested: str | None, info: dic
 
 def test_the_longest_gap_is_still_replayed() -> None:
     assert decide(position(1), top_seq=101)[0] == "recovered"
+
+
+def test_broadcasts_from_before_the_users_time_are_not_replayed() -> None:
+    info = {"top_broadcast": 9, "broadcast_floor": 7}
+    assert decide(position(0, 2), **info) == ("recovered", 0, 7, None)
+    assert decide(position(0, 8), **info) == ("recovered", 0, 8, None)

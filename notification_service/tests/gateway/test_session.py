@@ -29,6 +29,8 @@ from notification_service.gateway.effects import (
     Acked,
     AskPreferences,
     ChangeItems,
+    Close,
+    Effect,
     Fetch,
     FollowPresence,
     Identify,
@@ -399,6 +401,55 @@ def test_a_closed_session_does_nothing_more() -> None:
     assert session.on_tick(1000.0) == []
     assert session.on_item(1, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []
     assert session.on_page(make_page([1], seq=1), 0.0) == []
+
+
+# --- positions that are gone ---------------------------------------------------------------------------------------
+
+
+def say(session: Session, type_: str, where: str) -> list[Effect]:
+    return session.on_text(b'{"type":"%b","position":"%b","ref":"r"}' % (type_.encode(), where.encode()), 1.0)
+
+
+@pytest.mark.req("I08")
+@pytest.mark.parametrize("type_", ["sync", "ack"])
+def test_who_goes_on_after_a_reset_as_if_nothing_were_lost_is_closed(type_: str) -> None:
+    session, effects = open_session(make_info(top_seq=9), requested="deadbeef.000000000000.000000000001")
+    assert types(effects)[:2] == ["welcome", "reset"]
+    (told,) = frames(say(session, type_, "deadbeef.000000000000.000000000001"))
+    assert (told["code"], told["ref"], told["temporary"]) == ("position_gone", "r", False)
+    # What it was given counts as ever.
+    assert frames(say(session, "ack", position(9))) == []
+    assert say(session, type_, "deadbeef.000000000000.000000000001")[-1] == Close(
+        CloseCode.POSITION_GONE, "the position is no longer held"
+    )
+
+
+@pytest.mark.req("I08")
+@pytest.mark.parametrize(
+    ("info", "where"),
+    [
+        ({"top_seq": 9, "floor_seq": 4, "acked_seq": 9}, position(3)),
+        ({"top_broadcast": 9, "floor_broadcast": 4, "acked_broadcast": 9}, position(0, 3)),
+        ({"top_seq": 50, "acked_seq": 50}, position(9)),
+        ({"top_broadcast": 50, "acked_broadcast": 50}, position(0, 9)),
+    ],
+)
+def test_a_gap_that_is_no_longer_kept_whole_is_not_replayed_in_part(info: dict[str, int], where: str) -> None:
+    session, _ = open_session(make_info(**info), limits=Limits(resume_max_items=40))
+    (told,) = frames(say(session, "sync", where))
+    assert told["code"] == "position_gone"
+    assert session.is_open
+    assert isinstance(say(session, "sync", where)[-1], Close)
+
+
+def test_a_position_from_elsewhere_is_an_error_and_no_more() -> None:
+    session, _ = open_session()
+    for _ in range(3):
+        for type_ in ("sync", "ack"):
+            (told,) = frames(say(session, type_, "deadbeef.000000000000.000000000001"))
+            assert told["code"] == "invalid_position"
+    (told,) = frames(say(session, "sync", "no position"))
+    assert told["code"] == "invalid_position"
 
 
 # --- presence ------------------------------------------------------------------------------------------------------

@@ -127,6 +127,7 @@ class Session:
     __slots__ = (
         "_early",
         "_expires_at",
+        "_floors",
         "_frames",
         "_last_heard",
         "_last_ping",
@@ -137,6 +138,8 @@ class Session:
         "_opened_at",
         "_rewinds",
         "_warned",
+        "_was_reset",
+        "_was_told_gone",
         "connection_id",
         "device_id",
         "follower",
@@ -165,6 +168,9 @@ class Session:
         self._expires_at = 0.0
         self._warned = False
         self._rewinds = 0
+        # Before these numbers nothing is kept.
+        self._floors = (0, 0)
+        self._was_reset = self._was_told_gone = False
 
     @property
     def is_open(self) -> bool:
@@ -256,15 +262,27 @@ class Session:
     def _on_acked_position(self, text: str, ref: str | None, now: float) -> list[Effect]:
         position = parse_position(text)
         if position is None or not self.follower.knows(position):
-            return self._refuse_position(ref)
+            return self._refuse_gone(ref) if position and self._was_reset else self._refuse_position(ref)
         if position.seq > self.follower.acked_seq or position.broadcast > self.follower.acked_broadcast:
             self._rewinds = 0
         return self.follower.settle(position.seq, position.broadcast, now)
 
     def _on_sync(self, frame: Sync, now: float) -> list[Effect]:
         position = parse_position(frame.position)
-        if position is None or not self.follower.knows(position):
+        if position is None:
             return self._refuse_position(frame.ref)
+        if not self.follower.knows(position):
+            return self._refuse_gone(frame.ref) if self._was_reset else self._refuse_position(frame.ref)
+        floor_seq, floor_broadcast = self._floors
+        follower, longest = self.follower, self._limits.resume_max_items
+        if (
+            position.seq < floor_seq
+            or position.broadcast < floor_broadcast
+            or follower.sent_seq - position.seq > longest
+            or follower.sent_broadcast - position.broadcast > longest
+        ):
+            # What is left of that gap would be a replay with a hole in it.
+            return self._refuse_gone(frame.ref)
         return self.follower.go_back(position.seq, position.broadcast, ask_synced=True, now=now)
 
     def _on_send(self, frame: Send, now: float) -> list[Effect]:
@@ -302,6 +320,14 @@ class Session:
     def _refuse_position(self, ref: str | None) -> list[Effect]:
         return [SendText(encode_error(ErrorCode.INVALID_POSITION, "this connection was not given that position", ref))]
 
+    def _refuse_gone(self, ref: str | None) -> list[Effect]:
+        """Once it is told; a client that goes on as if the position were held is closed, so that it starts anew."""
+        if self._was_told_gone:
+            return self.close(CloseCode.POSITION_GONE, "the position is no longer held")
+        self._was_told_gone = True
+        detail = "that position is no longer held: list over REST, go on from the last position given here"
+        return [SendText(encode_error(ErrorCode.POSITION_GONE, detail, ref))]
+
     # --- identification -------------------------------------------------------------------------------------------
 
     def on_identified(
@@ -330,6 +356,9 @@ class Session:
             max_unacked=self._limits.max_unacked,
         )
         effects: list[Effect] = [SendText(welcome)]
+        # Broadcasts from before the user's time are not theirs, whatever position they name.
+        self._floors = info.floor_seq, max(info.floor_broadcast, info.broadcast_floor)
+        self._was_reset = start.reason is not None
         if start.reason is not None:
             effects.append(SendText(encode_reset(position, info.counts, start.reason)))
         if start.reason is not None or hello.position is not None:

@@ -45,6 +45,8 @@ def decide_start(requested: str | None, info: StreamInfo, *, max_items: int) -> 
         position = parse_position(requested)
         if position is None or position.epoch != info.epoch:
             return _reset(info, "unknown_position")
+        # Broadcasts from before the user's time are not theirs, whatever position they name.
+        position = position._replace(broadcast=max(position.broadcast, info.broadcast_floor))
     elif cursor is not None:
         position = Position(info.epoch, cursor.acked_broadcast, cursor.acked_seq)
     else:
