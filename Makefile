@@ -61,6 +61,10 @@ docs-check: setup ## Check that the documentation says what the code says, and t
 e2e: setup ## Run the end-to-end tests alone (ARGS go to pytest)
 	@$(VENV)/python -m herald_local.testing --only e2e $(ARGS)
 
+.PHONY: ledger
+ledger: setup ## Count what faults cost, in full: 1,000 sockets, 20 rounds of each fault (an hour; ARGS: -k a-fault)
+	@HERALD_THOROUGH=1 $(VENV)/python -m herald_local.testing --only e2e-postgresql -m ledger -s --randomly-dont-reorganize $(ARGS)
+
 .PHONY: coverage
 coverage: setup ## Run all tests measuring coverage; fail below the floor, or when a pure module is not covered whole
 	@$(VENV)/python deploy/local/coverage_check.py

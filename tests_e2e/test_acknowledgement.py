@@ -35,6 +35,7 @@ async def test_what_was_not_acknowledged_comes_again_marked(stack: Stack, rest: 
 
 
 @pytest.mark.req("I06")
+@pytest.mark.only_on("sqlite")
 async def test_a_client_that_never_acknowledges_gets_a_window_and_the_rest_stays_in_the_broker(
     stack: Stack, rest: Rest, backend: Backend
 ) -> None:
@@ -127,6 +128,10 @@ async def test_a_position_that_is_not_held_is_answered_with_a_reset(stack: Stack
     url = stack.system.notify_urls[0]
     for number in range(3):
         await backend.send_to(person.id, f"n{number}")
+    await eventually(
+        lambda: rest.notify("GET", "/api/v1/inbox/counts", token=person.access),
+        is_good=lambda answer: answer.json()["unread"] == 3,
+    )
     async with connected(
         url, person.access, device_id="phone", position="deadbeef.000000000000.000000000001", welcome=False
     ) as device:

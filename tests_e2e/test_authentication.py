@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import websockets
 
-from harness.broker import Backend
 from harness.people import Rest
 from harness.sockets import Socket, connect, connected
 from harness.stack import Stack
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 
 async def open_plain(stack: Stack, query: str = "", **options: Any) -> Socket:
@@ -220,18 +221,3 @@ async def test_a_flood_is_ended(stack: Stack, rest: Rest) -> None:
         except websockets.ConnectionClosed:
             break
     assert await device.wait_closed() == 4429
-
-
-async def test_a_stopping_server_says_so(stack: Stack, rest: Rest, backend: Backend) -> None:
-    (person,) = await rest.make_people(1)
-    device = await connect(stack.system.notify_urls[1], person.access, device_id="phone")
-    await device.next("welcome")
-    code = await asyncio.to_thread(stack.stop, "notify-2")
-    try:
-        assert await device.wait_closed() == 1012
-        assert code == 0
-        sent = await backend.send_to(person.id, "meanwhile")
-    finally:
-        await asyncio.to_thread(stack.start, "notify-2")
-    async with connected(stack.system.notify_urls[1], person.access, device_id="phone") as device:
-        assert (await device.next("notification"))["id"] == sent

@@ -18,6 +18,8 @@ from harness.stack import Stack
 from harness.waiting import eventually
 from herald_local.packages import SystemPackage, get_program
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 HERE = Path(__file__).parent / "clients"
 ORIGIN = "http://127.0.0.1:8001"  # one of those allowed by default
 

@@ -7,6 +7,7 @@ import json
 import uuid
 
 import aio_pika
+import pytest
 import websockets
 
 from harness.broker import Backend, queue_counts
@@ -14,6 +15,8 @@ from harness.people import Rest
 from harness.sockets import Frame, Socket, connected
 from harness.stack import Stack
 from harness.waiting import eventually
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 
 async def send_until_taken(socket: Socket, **frame: object) -> Frame:

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aio_pika
 import httpx
 import pytest
 
-from conftest import make_stack
-from harness.broker import Backend, backend_of
+from harness.broker import Backend
 from harness.people import Rest
 from harness.sockets import connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
 
-# Each starts a whole installation.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.only_on("sqlite")]
+
+NODE = "notify-1"
 
 
-@pytest.fixture
-def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    """An installation of its own: what is taken from the broker here would break other tests."""
-    with make_stack(request, "sqlite", tmp_path, gateways=1, workers=1) as running:
-        yield running
-
-
-@pytest.fixture
-async def rest(stack: Stack) -> AsyncIterator[Rest]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        yield Rest(stack, client)
-
-
-@pytest.fixture
-async def backend(stack: Stack) -> AsyncIterator[Backend]:
-    async with backend_of(stack) as connected_backend:
-        yield connected_backend
+@pytest.fixture(autouse=True)
+async def healed(stack: Stack) -> AsyncIterator[None]:
+    """What a test took is given back: the others find every process ready."""
+    yield
+    for name in (*stack.notify_names, *stack.worker_names, "scheduler"):
+        await asyncio.to_thread(stack.wait_until_ready, name)
 
 
 async def metric(rest: Rest, name: str) -> float:
@@ -76,7 +65,7 @@ async def test_queues_deleted_under_their_consumers_are_back_within_10_s(
     async def alive() -> tuple[float, float]:
         return await metric(rest, "amqp_consumers_alive"), await metric(rest, "amqp_consumers_expected")
 
-    await eventually(alive, is_good=lambda counts: counts == (5.0, 5.0), within_s=10)
+    await eventually(alive, is_good=lambda counts: counts[0] == counts[1] >= 5, within_s=10)
     for device in devices:
         await device.close()
 
@@ -93,9 +82,9 @@ async def test_rights_taken_and_given_back(stack: Stack, rest: Rest, backend: Ba
             # Whoever needs a new right now is told to come back later; the process does not spin meanwhile.
             refused = await connect(url, ben.access)
             assert await refused.wait_closed(within_s=30) in (1013, 1012)
-            before = cpu_s(stack, "notify")
+            before = cpu_s(stack, NODE)
             await asyncio.sleep(5)
-            assert cpu_s(stack, "notify") - before < 0.5
+            assert cpu_s(stack, NODE) - before < 0.5
         finally:
             await asyncio.to_thread(stack.node.ctl, "set_permissions", "-p", "/", user, ".*", ".*", ".*")
         await eventually(lambda: is_ready(rest), is_good=bool, within_s=30)
@@ -109,30 +98,29 @@ async def test_rights_taken_and_given_back(stack: Stack, rest: Rest, backend: Ba
         sent = await eventually(send, is_good=bool, within_s=20)
         while (await device.next("notification", within_s=30))["id"] != sent:
             pass
-    assert await metric(rest, "amqp_reconnects_total") >= 1
 
 
 @pytest.mark.req("H11")
 async def test_a_queue_with_other_arguments_is_named_and_waited_for(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
-    await asyncio.to_thread(stack.stop, "notify")
+    await asyncio.to_thread(stack.stop, NODE)
     connection = await aio_pika.connect(stack.node.url)
     channel = await connection.channel()
     await channel.queue_delete("notifications.dead")
     await channel.declare_queue("notifications.dead", durable=True, arguments={"x-queue-type": "classic"})
-    await asyncio.to_thread(stack.start, "notify", wait=False)
+    await asyncio.to_thread(stack.start, NODE, wait=False)
     try:
 
         async def said() -> bool:
-            return "topology_conflict" in stack.log_of("notify") and "notifications.dead" in stack.log_of("notify")
+            return "topology_conflict" in stack.log_of(NODE) and "notifications.dead" in stack.log_of(NODE)
 
         await eventually(said, is_good=bool, within_s=30)
         await eventually(lambda: is_alive(rest), is_good=bool, within_s=20)
         assert not await is_ready(rest)
-        before, lines = cpu_s(stack, "notify"), stack.log_of("notify").count("topology_conflict")
-        await asyncio.sleep(10)
-        assert cpu_s(stack, "notify") - before < 1.0
-        assert stack.log_of("notify").count("topology_conflict") - lines <= 12
+        before, lines = cpu_s(stack, NODE), stack.log_of(NODE).count("topology_conflict")
+        await asyncio.sleep(5)
+        assert cpu_s(stack, NODE) - before < 0.5
+        assert stack.log_of(NODE).count("topology_conflict") - lines <= 8
     finally:
         await channel.queue_delete("notifications.dead")
         await connection.close()
@@ -156,7 +144,7 @@ async def test_one_users_queue_with_other_arguments_hurts_nobody_else(
         await other.synced()
         refused = await connect(url, ada.access)
         assert await refused.wait_closed() == 1013
-        assert "user_queue_not_declared" in stack.log_of("notify")
+        assert "user_queue_not_declared" in stack.log_of(NODE)
         sent = await backend.send_to(ben.id, "as ever")
         assert (await other.next("notification"))["id"] == sent
         await channel.queue_delete(f"user.{ada.id}")
@@ -166,13 +154,31 @@ async def test_one_users_queue_with_other_arguments_hurts_nobody_else(
     await connection.close()
 
 
-@pytest.mark.req("H06")
 @pytest.mark.req("J06")
-async def test_a_memory_alarm_shows_and_consumers_go_on(stack: Stack, rest: Rest, backend: Backend) -> None:
+@pytest.mark.parametrize(
+    ("alarm", "over"),
+    [
+        pytest.param(
+            ("set_vm_memory_high_watermark", "0"),
+            ("set_vm_memory_high_watermark", "0.4"),
+            id="memory",
+            marks=pytest.mark.req("H06"),
+        ),
+        pytest.param(
+            ("set_disk_free_limit", "1000GB"),
+            ("set_disk_free_limit", "50MB"),
+            id="disk",
+            marks=pytest.mark.req("H07"),
+        ),
+    ],
+)
+async def test_an_alarm_shows_and_consumers_go_on(
+    stack: Stack, rest: Rest, alarm: tuple[str, ...], over: tuple[str, ...]
+) -> None:
     (person,) = await rest.make_people(1)
     async with connected(stack.system.notify_urls[0], person.access, acks=False) as device:
         await device.synced()
-        await asyncio.to_thread(stack.node.ctl, "set_vm_memory_high_watermark", "0")
+        await asyncio.to_thread(stack.node.ctl, *alarm)
         try:
             shop = await rest.shop_token()
             body = {"title": "during", "recipients": {"users": [person.id]}}
@@ -182,7 +188,7 @@ async def test_a_memory_alarm_shows_and_consumers_go_on(stack: Stack, rest: Rest
             await device.send(type="ping")
             await device.next("pong")
         finally:
-            await asyncio.to_thread(stack.node.ctl, "set_vm_memory_high_watermark", "0.4")
+            await asyncio.to_thread(stack.node.ctl, *over)
         frame = await device.next("notification", within_s=60)
         assert frame["id"] == answer.json()["id"]
         await eventually(lambda: metric(rest, "amqp_blocked"), is_good=lambda value: value == 0.0, within_s=15)

@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,8 @@ from harness.people import Rest
 from harness.sockets import Socket, connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 MASK = b"\x01\x02\x03\x04"
 
@@ -98,14 +100,15 @@ async def raw_socket(url: str, token: str) -> AsyncIterator[Raw]:
         opened.close()
 
 
-@contextlib.contextmanager
-def other_settings(stack: Stack, settings: dict[str, str]) -> Iterator[str]:
-    """The second node with other settings; answers its address."""
-    stack.restart("notify-2", settings=settings)
+@contextlib.asynccontextmanager
+async def other_settings(stack: Stack, settings: dict[str, str]) -> AsyncIterator[str]:
+    """One more node, with other settings; answers its address."""
+    (name,) = stack.add("all-in-one", 1, settings)
+    await asyncio.to_thread(stack.start, name)
     try:
-        yield stack.system.notify_urls[1]
+        yield stack.url_of(name)
     finally:
-        stack.restart("notify-2")
+        await asyncio.to_thread(stack.remove, name)
 
 
 def memory_of(stack: Stack, name: str) -> int:
@@ -287,7 +290,7 @@ async def test_the_oldest_over_all_nodes_gives_way(stack: Stack, rest: Rest) -> 
 @pytest.mark.req("D07")
 async def test_beyond_the_total_503_before_the_upgrade(stack: Stack, rest: Rest) -> None:
     (person,) = await rest.make_people(1)
-    with other_settings(stack, {"NOTIFY_MAX_CONNECTIONS": "3"}) as url:
+    async with other_settings(stack, {"NOTIFY_MAX_CONNECTIONS": "3"}) as url:
         devices = [await connect(url, person.access) for _ in range(3)]
         with pytest.raises(websockets.InvalidStatus) as refused:
             await connect(url, person.access)
@@ -307,7 +310,7 @@ async def test_beyond_the_total_503_before_the_upgrade(stack: Stack, rest: Rest)
 @pytest.mark.req("D08")
 async def test_a_storm_of_handshakes_is_admitted_at_the_rate(stack: Stack, rest: Rest) -> None:
     people = await rest.make_people(60)
-    with other_settings(stack, {"NOTIFY_MAX_HANDSHAKES_PER_SECOND": "10"}) as url:
+    async with other_settings(stack, {"NOTIFY_MAX_HANDSHAKES_PER_SECOND": "10"}) as url:
         opened: list[Socket] = []
         statuses: list[int] = []
 

@@ -14,6 +14,7 @@ from harness.waiting import eventually
 
 
 @pytest.mark.req("I10")
+@pytest.mark.only_on("postgresql")
 async def test_500_messages_wait_in_the_queue_through_a_broker_restart(
     stack: Stack, rest: Rest, backend: Backend
 ) -> None:

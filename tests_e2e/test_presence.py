@@ -13,6 +13,8 @@ from harness.sockets import Frame, Socket, connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
 
+pytestmark = pytest.mark.only_on("postgresql")
+
 
 async def presence_of(rest: Rest, token: str, *user_ids: str, node: int = 0) -> list[Frame]:
     answer = await rest.notify("GET", f"/api/v1/presence?user_ids={','.join(user_ids)}", token=token, node=node)

@@ -17,6 +17,8 @@ from harness.sockets import Frame, connected
 from harness.stack import Stack
 from harness.waiting import eventually
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 
 class Events:
     """What an EventSource sees: the id of each event and its frame."""

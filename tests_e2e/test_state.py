@@ -5,12 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
 from harness.broker import Backend
 from harness.people import Rest
 from harness.sockets import connected
 from harness.stack import Stack
 
 
+@pytest.mark.req("I22", "MD-1", "MD-4", "MD-6", "MD-9")
 async def test_a_change_on_one_device_is_on_every_other(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     first_url, second_url = stack.system.notify_urls
@@ -45,6 +48,7 @@ async def test_a_change_on_one_device_is_on_every_other(stack: Stack, rest: Rest
     assert answer.json()["items"][0]["read_at"]
 
 
+@pytest.mark.req("MD-1", "MD-8")
 async def test_a_device_that_was_away_learns_what_changed(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     url = stack.system.notify_urls[0]

@@ -1,4 +1,8 @@
-"""The verdict of a fault run: what was attempted, what was acknowledged to the publisher, what was received."""
+"""The verdict of a fault run: what was attempted, what was acknowledged to the publisher, what was received.
+
+The words are those of RabbitMQ's own Jepsen suite. Lost: acknowledged to the publisher and never received. Unexpected:
+received and never attempted. Shown twice: on a device that drops ids it has, the same message under another id.
+"""
 
 from __future__ import annotations
 
@@ -9,198 +13,198 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import aio_pika
-from aiormq.exceptions import AMQPError
-
-from harness.people import Person
-from harness.sockets import Frame, Socket, connect
+from harness.people import Person, Tenancy
+from harness.quiet import Quiet
 from harness.stack import Stack
+from harness.stubborn import AmqpPublisher, Publisher, RestPublisher, StubbornDevice
 from harness.waiting import eventually
+
+_PUBLISHERS = 8
+_ROUND_S = 1.5
 
 
 @dataclass
 class Ledger:
-    """Counts by notification id; see RabbitMQ's own Jepsen suite for the words."""
+    """Counts by notification id.
+
+    Attributes:
+        sent: What each person was sent, in the order of the publisher's acknowledgements.
+        broadcasts: What everybody was sent.
+        over_rest: People who were sent to over REST. What is answered 202 while the broker is away waits in the outbox,
+            and what is accepted a moment after its return may overtake it: nothing is promised of their order.
+        copies: Frames that came more than once to one device, with the same id: allowed, and counted.
+        reconnects: Of all devices together.
+    """
 
     attempted: set[str] = field(default_factory=set)
-    acknowledged: set[str] = field(default_factory=set)
-    received: dict[str, Counter[str]] = field(default_factory=dict)
-    order_faults: list[str] = field(default_factory=list)
+    sent: dict[str, list[str]] = field(default_factory=dict)
+    broadcasts: list[str] = field(default_factory=list)
+    over_rest: set[str] = field(default_factory=set)
+    devices: list[StubbornDevice] = field(default_factory=list)
+    copies: int = 0
+    reconnects: int = 0
 
-    def lost(self, person: Person) -> set[str]:
-        """Acknowledged to the publisher and never received."""
-        return self.acknowledged - set(self.received.get(person.id, ()))
+    @property
+    def acknowledged(self) -> int:
+        """Messages a publisher got a confirm, or a 202, for."""
+        return sum(map(len, self.sent.values())) + len(self.broadcasts)
 
-    def unexpected(self) -> set[str]:
-        """Received and never attempted."""
-        return {each for seen in self.received.values() for each in seen} - self.attempted
+    @property
+    def received(self) -> int:
+        """Frames over all devices, the first copy of each."""
+        return sum(len(device.seen) for device in self.devices)
 
+    def wanted_by(self, device: StubbornDevice) -> list[str]:
+        """The private messages a device must have shown, in their order."""
+        return self.sent.get(device.person.id, [])
 
-class StubbornPublisher:
-    """A backend that publishes until it has the confirm, with the same message id, whatever happens to the broker."""
+    def lost(self) -> int:
+        """Messages, times devices."""
+        broadcasts = set(self.broadcasts)
+        return sum(len((broadcasts | set(self.wanted_by(each))) - each.seen.keys()) for each in self.devices)
 
-    def __init__(self, stack: Stack, ledger: Ledger) -> None:
-        self._stack = stack
-        self._ledger = ledger
-        self._connection: aio_pika.abc.AbstractConnection | None = None
-        self._exchange: aio_pika.abc.AbstractExchange | None = None
-
-    async def publish(self, user_id: str, number: int) -> str:
-        """One private notification; returns once it is confirmed."""
-        message_id = str(uuid.uuid4())
-        self._ledger.attempted.add(message_id)
-        body = f'{{"title":"n{number}","body":"b","recipients":{{"users":["{user_id}"]}}}}'.encode()
-        while True:
-            try:
-                async with asyncio.timeout(10):
-                    exchange = await self._open()
-                    await exchange.publish(
-                        aio_pika.Message(
-                            body,
-                            message_id=message_id,
-                            content_type="application/json",
-                            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                            app_id="ledger",
-                        ),
-                        "private",
-                    )
-            except (AMQPError, OSError, RuntimeError, TimeoutError, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                    raise
-                self._exchange = None
-                await asyncio.sleep(0.2)
-            else:
-                self._ledger.acknowledged.add(message_id)
-                return message_id
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-
-    async def _open(self) -> aio_pika.abc.AbstractExchange:
-        if self._exchange is None or self._connection is None or self._connection.is_closed:
-            self._connection = await aio_pika.connect(self._stack.node.url, timeout=5)
-            channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-            self._exchange = await channel.get_exchange("notifications.direct", ensure=False)
-            self._channel = channel  # aio-pika holds channels weakly
-        return self._exchange
-
-
-class StubbornClient:
-    """A device that reconnects to any node, goes on from its position, and writes down what it gets."""
-
-    def __init__(self, stack: Stack, person: Person, ledger: Ledger, *, first_node: int = 0) -> None:
-        self._stack = stack
-        self._person = person
-        self._seen = ledger.received.setdefault(person.id, Counter())
-        self._ledger = ledger
-        self._node = first_node
-        self._position: str | None = None
-        self._task = asyncio.create_task(self._run())
-        self.ready = asyncio.Event()
-        self.reconnects = -1
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def wait_for(self, wanted: set[str], within_s: float) -> None:
-        """Return when everything has arrived."""
-
-        async def missing() -> set[str]:
-            if self._task.done():
-                self._task.result()
-            return wanted - set(self._seen)
-
-        await eventually(missing, is_good=lambda left: not left, within_s=within_s)
-
-    async def _run(self) -> None:
-        while True:
-            url = self._stack.system.notify_urls[self._node % len(self._stack.system.notify_urls)]
-            try:
-                socket = await connect(url, self._person.access, device_id="ledger", position=self._position)
-            except Exception:  # noqa: BLE001 - whatever keeps it out, it tries the next node
-                self._node += 1
-                await asyncio.sleep(0.2)
-                continue
-            self.reconnects += 1
-            self.ready.set()
-            try:
-                await self._follow(socket)
-            finally:
-                await socket.close()
-            self._node += 1
-
-    async def _follow(self, socket: Socket) -> None:
-        last_seq = 0
-        while True:
-            try:
-                frame: Frame = await socket.next("notification", within_s=3600)
-            except AssertionError:
-                if socket.close_code in (4501, 4503, 4505, 4500):
-                    raise
-                return
-            if frame["seq"] <= last_seq and not frame["redelivered"]:
-                self._ledger.order_faults.append(f"{last_seq} then {frame['seq']}")
-            last_seq = frame["seq"]
-            self._seen[frame["id"]] += 1
-            self._position = frame["position"]
+    def check(self) -> None:
+        """Fail unless every device got everything, once, in order, and nothing else."""
+        broadcasts = set(self.broadcasts)
+        assert self.lost() == 0
+        for device in self.devices:
+            wanted = self.wanted_by(device)
+            assert device.seen.keys() - self.attempted == set(), "unexpected"
+            assert device.seen.keys() == set(wanted) | broadcasts
+            titles = Counter(device.titles)
+            assert not [title for title, count in titles.items() if count > 1], "shown twice"
+            shown = [each for each in device.seen if each not in broadcasts]
+            moved = [(place, wanted.index(each)) for place, each in enumerate(shown) if wanted[place] != each]
+            assert moved == [] or device.person.id in self.over_rest, f"out of order, of {len(wanted)}: {moved}"
+            assert device.order_faults == []
+            self.copies += sum(device.seen.values()) - len(device.seen)
+            self.reconnects += device.reconnects
 
 
 async def run_ledger(
     stack: Stack,
-    people: Sequence[Person],
+    tenancy: Tenancy,
     fault: Callable[[], object] | None,
     *,
     messages: int,
     rounds: int,
-    pause_s: float,
-    between_s: tuple[float, float] = (0.2, 1.5),
+    name: str,
+    checks_quiet: bool = True,
 ) -> Ledger:
     """Publish to everybody, in order for each, while a fault strikes; then wait until everything has arrived.
 
+    Everybody has two devices, one on each node. Every eighth person is sent to over REST, the others over AMQP; one
+    message in twenty is a broadcast.
+
     Args:
-        fault: Runs in a thread.
-        messages: To publish to all of them together.
-        rounds: How often the fault strikes.
-        pause_s: Between two messages to one person, as long as it strikes: spreads them over that time.
-        between_s: Shortest and longest time between two strikes.
+        fault: Strikes once; runs in a thread.
+        messages: To publish to all of them together, in equal parts for each round.
+        rounds: How often the fault strikes, each time while its part of the messages is on the way.
+        name: What the line with the figures begins with.
+        checks_quiet: Whether to look at the end that no process spins.
     """
     ledger = Ledger()
-    clients = [StubbornClient(stack, person, ledger, first_node=number) for number, person in enumerate(people)]
-    for client in clients:
-        await asyncio.wait_for(client.ready.wait(), 30)
-    striking = asyncio.create_task(_strike(fault, rounds, between_s))
-    publishers = [StubbornPublisher(stack, ledger) for _ in people]
-
-    async def publish(publisher: StubbornPublisher, person: Person) -> list[str]:
-        sent = []
-        for number in range(messages // len(people)):
-            sent.append(await publisher.publish(person.id, number))
-            await asyncio.sleep(0 if striking.done() else pause_s)
-        return sent
-
-    sent = await asyncio.gather(*(publish(*pair) for pair in zip(publishers, people, strict=True)))
-    await striking
-    await asyncio.to_thread(stack.revive)
-    for client, wanted in zip(clients, sent, strict=True):
-        await client.wait_for(set(wanted), within_s=90)
-    # What would come twice, or too much, comes within this time.
-    await asyncio.sleep(0.5)
-    for closing in (*(client.stop() for client in clients), *(publisher.close() for publisher in publishers)):
-        await closing
-    for person, wanted in zip(people, sent, strict=True):
-        assert ledger.received[person.id].keys() == set(wanted)
-    assert ledger.order_faults == []
-    assert ledger.unexpected() == set()
+    quiet = Quiet(stack)
+    ledger.devices = [
+        StubbornDevice(stack, person, f"device-{number}", first_node=number)
+        for person in tenancy.people
+        for number in range(2)
+    ]
+    publishers: list[Publisher] = [
+        RestPublisher(stack, tenancy) if number == 0 else AmqpPublisher(stack, tenancy)
+        for number in range(min(_PUBLISHERS, len(tenancy.people)))
+    ]
+    ledger.over_rest = {person.id for person in tenancy.people[:: len(publishers)]}
+    try:
+        async with asyncio.timeout(120):
+            await asyncio.gather(*(device.ready.wait() for device in ledger.devices))
+        plan = _plan(messages, rounds, tenancy.people)
+        for part in plan:
+            await asyncio.gather(_publish(ledger, publishers, part), _strike(fault))
+        await asyncio.to_thread(stack.revive)
+        await _wait_complete(ledger)
+        await _wait_settled(stack, tenancy)
+        if checks_quiet:
+            await quiet.check()
+    finally:
+        await asyncio.gather(*(device.stop() for device in ledger.devices), *(each.close() for each in publishers))
+        _tell(name, ledger, rounds, quiet)
+    ledger.check()
+    assert ledger.acknowledged == messages
     return ledger
 
 
-async def _strike(fault: Callable[[], object] | None, rounds: int, between_s: tuple[float, float]) -> None:
-    chance = random.Random()
-    for _ in range(rounds):
-        await asyncio.sleep(chance.uniform(*between_s))
-        if fault is not None:
-            await asyncio.to_thread(fault)
+@dataclass(frozen=True)
+class _Message:
+    number: int
+    person: int | None
+
+
+def _plan(messages: int, rounds: int, people: Sequence[Person]) -> list[list[_Message]]:
+    """The messages of each round; the people in turn, and now and then everybody."""
+    planned, turn = list[_Message](), 0
+    for number in range(messages):
+        if number % 20 == 19:
+            planned.append(_Message(number, None))
+        else:
+            planned.append(_Message(number, turn % len(people)))
+            turn += 1
+    size = -(-messages // max(1, rounds))
+    return [planned[start : start + size] for start in range(0, messages, size)]
+
+
+async def _publish(ledger: Ledger, publishers: list[Publisher], part: list[_Message]) -> None:
+    """Each person's messages by one publisher, one after another; broadcasts by the last one."""
+
+    async def work(publisher: Publisher, own: list[_Message]) -> None:
+        for message in own:
+            message_id = str(uuid.uuid4())
+            ledger.attempted.add(message_id)
+            person = publisher.tenancy.people[message.person] if message.person is not None else None
+            await publisher.publish(message_id, person, f"n{message.number}")
+            if person is None:
+                ledger.broadcasts.append(message_id)
+            else:
+                ledger.sent.setdefault(person.id, []).append(message_id)
+            await asyncio.sleep(_ROUND_S / len(own))
+
+    shares: list[list[_Message]] = [[] for _ in publishers]
+    for message in part:
+        shares[-1 if message.person is None else message.person % len(publishers)].append(message)
+    await asyncio.gather(*(work(publisher, own) for publisher, own in zip(publishers, shares, strict=True)))
+
+
+async def _strike(fault: Callable[[], object] | None) -> None:
+    if fault is not None:
+        await asyncio.sleep(random.uniform(0.1, 0.8))
+        await asyncio.to_thread(fault)
+
+
+async def _wait_complete(ledger: Ledger) -> None:
+    async def lost() -> int:
+        for device in ledger.devices:
+            device.check_alive()
+        return ledger.lost()
+
+    await eventually(lost, is_good=lambda count: count == 0, within_s=120)
+
+
+async def _wait_settled(stack: Stack, tenancy: Tenancy) -> None:
+    """What every device has acknowledged is in no queue any more."""
+    own = {f"user.{person.id}" for person in tenancy.people}
+
+    async def waiting() -> int:
+        listed = await asyncio.to_thread(stack.node.ctl, "list_queues", "name", "messages")
+        rows = (line.split("\t") for line in listed.splitlines())
+        return sum(int(count) for queue, count in rows if queue in own)
+
+    await eventually(waiting, is_good=lambda count: count == 0, within_s=60)
+
+
+def _tell(name: str, ledger: Ledger, rounds: int, quiet: Quiet) -> None:
+    print(  # noqa: T201 - the figures are what a long run is for
+        f"\nledger: {name}: {rounds} rounds, {len(ledger.devices)} sockets, attempted {len(ledger.attempted)}, "
+        f"acknowledged {ledger.acknowledged}, frames received {ledger.received}, lost {ledger.lost()}, "
+        f"copies {sum(sum(each.seen.values()) - len(each.seen) for each in ledger.devices)}, "
+        f"reconnects {sum(each.reconnects for each in ledger.devices)}, {quiet.describe()}"
+    )

@@ -22,6 +22,15 @@ class Person:
     refresh: str | None = None
 
 
+@dataclass
+class Tenancy:
+    """Users of a tenant of their own, and a service account that may do everything for them."""
+
+    slug: str
+    people: list[Person]
+    service_token: str
+
+
 class Rest:
     """Calls both services in somebody's name."""
 
@@ -58,15 +67,43 @@ class Rest:
 
     async def shop_token(self) -> str:
         """The demo service account."""
-        answer = await self.auth(
-            "POST", "/api/v1/auth/service-token", json={"client_id": "shop", "client_secret": "herald-shop-secret"}
-        )
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["access"])
+        return await self._service_token("shop", "herald-shop-secret")
 
     async def make_people(self, count: int) -> list[Person]:
         """New users with tokens, by the batch calls."""
         admin = await self.log_in("admin")
+        return await self._make_people(count, admin.access, await self.shop_token())
+
+    async def make_tenancy(self, count: int) -> Tenancy:
+        """A new tenant with these many users."""
+        operator = await self.log_in("admin")
+        slug, password = f"t-{uuid.uuid4().hex[:12]}", "a phrase for this tenant"
+        made = await self.auth("POST", "/api/v1/tenants", token=operator.access, json={"slug": slug, "name": slug})
+        assert made.status_code == 201, made.text
+        body = {
+            "username": f"admin-{slug}",
+            "email": f"admin@{slug}.example",
+            "password": password,
+            "roles": ["user", "admin"],
+            "tenant": slug,
+        }
+        made = await self.auth("POST", "/api/v1/users", token=operator.access, json=body)
+        assert made.status_code == 201, made.text
+        admin = await self.log_in(f"admin-{slug}", password)
+        scopes = ["notifications:send", "notifications:broadcast", "tokens:issue"]
+        body = {"name": slug, "scopes": scopes}
+        made = await self.auth("POST", "/api/v1/service-accounts", token=admin.access, json=body)
+        assert made.status_code == 201, made.text
+        token = await self._service_token(made.json()["client_id"], made.json()["client_secret"])
+        return Tenancy(slug, await self._make_people(count, admin.access, token), token)
+
+    async def _service_token(self, client_id: str, secret: str) -> str:
+        body = {"client_id": client_id, "client_secret": secret}
+        answer = await self.auth("POST", "/api/v1/auth/service-token", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access"])
+
+    async def _make_people(self, count: int, admin_token: str, issuer_token: str) -> list[Person]:
         names = [f"u-{uuid.uuid4().hex[:16]}" for _ in range(count)]
         ids: list[str] = []
         for start in range(0, count, 1000):
@@ -74,19 +111,21 @@ class Rest:
                 {"username": name, "email": f"{name}@example.org", "external_id": name}
                 for name in names[start : start + 1000]
             ]
-            answer = await self.auth("POST", "/api/v1/users/batch", token=admin.access, json={"items": items})
+            answer = await self.auth("POST", "/api/v1/users/batch", token=admin_token, json={"items": items})
             assert answer.status_code in (200, 207), answer.text
             ids += [item["user"]["id"] if "user" in item else item["id"] for item in answer.json()["items"]]
-        tokens = await self.issue_tokens(ids)
+        tokens = await self._issue_tokens(ids, issuer_token)
         return [Person(user_id, name, token) for user_id, name, token in zip(ids, names, tokens, strict=True)]
 
     async def issue_tokens(self, user_ids: list[str]) -> list[str]:
         """Access tokens for users, as an application that logs its users in itself would get them."""
-        shop = await self.shop_token()
+        return await self._issue_tokens(user_ids, await self.shop_token())
+
+    async def _issue_tokens(self, user_ids: list[str], issuer_token: str) -> list[str]:
         tokens: list[str] = []
         for start in range(0, len(user_ids), 500):
             items = [{"user_id": user_id} for user_id in user_ids[start : start + 500]]
-            answer = await self.auth("POST", "/api/v1/auth/user-tokens", token=shop, json={"items": items})
+            answer = await self.auth("POST", "/api/v1/auth/user-tokens", token=issuer_token, json={"items": items})
             assert answer.status_code == 200, answer.text
             tokens += [item["access"] for item in answer.json()["items"]]
         return tokens

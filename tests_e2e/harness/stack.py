@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from herald_local.ports import find_free_ports
+from herald_local.postgresql import PostgresCluster
 from herald_local.rabbitmq import RabbitNode
 from herald_local.system import Process, System
 
@@ -22,11 +23,12 @@ _READY_LIMIT_S = 180.0
 
 
 class Stack:
-    """Processes of one System, and the RabbitMQ node they use."""
+    """Processes of one System, the RabbitMQ node they use, and the PostgreSQL cluster unless they use SQLite."""
 
-    def __init__(self, system: System, node: RabbitNode) -> None:
+    def __init__(self, system: System, node: RabbitNode, cluster: PostgresCluster | None = None) -> None:
         self.system = system
         self.node = node
+        self.cluster = cluster
         self._described = {process.name: process for process in system.processes()}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -181,7 +183,7 @@ class Stack:
 def running_stack(
     folder: Path,
     *,
-    databases: tuple[str | None, str | None] = (None, None),
+    cluster: PostgresCluster | None = None,
     gateways: int = 2,
     workers: int = 2,
     settings: dict[str, str] | None = None,
@@ -190,7 +192,7 @@ def running_stack(
 
     Args:
         folder: Empty; takes databases, keys and logs.
-        databases: Addresses for the auth and the notification service; None: SQLite.
+        cluster: Takes the databases of both services; None: SQLite.
     """
     node = RabbitNode(folder / "rabbitmq")
     ports = find_free_ports(2 + gateways + workers)
@@ -202,11 +204,11 @@ def running_stack(
         scheduler_ports=(ports[1],),
         notify_ports=tuple(ports[2 : 2 + gateways]),
         worker_ports=tuple(ports[2 + gateways :]),
-        auth_database=databases[0],
-        notify_database=databases[1],
+        auth_database=cluster.create_database("auth") if cluster else None,
+        notify_database=cluster.create_database("notify") if cluster else None,
         settings=settings or {},
     )
-    stack = Stack(system, node)
+    stack = Stack(system, node, cluster)
     try:
         with ThreadPoolExecutor() as pool:
             broker = pool.submit(node.start)
