@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,8 @@ def test_a_node_survives_a_crash_and_leaves_nothing_behind(node: RabbitNode) -> 
     node.start()
     assert answers_amqp(node.settings.amqp_port)
     assert "herald-user-queues" in node.ctl("list_policies")
+    allowed = 200_000 if os.geteuid() == 0 else min(200_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**31)
+    assert int(node.ctl("eval", "file_handle_cache:get_limit().")) > 0.9 * allowed - 200
     node.ctl("add_vhost", "kept")
     node.kill()
     assert not answers_amqp(node.settings.amqp_port)
