@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -115,6 +115,11 @@ def memory_of(stack: Stack, name: str) -> int:
     """Resident bytes of a process."""
     pages = Path(f"/proc/{stack.pid_of(name)}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def files_of(stack: Stack, name: str) -> Iterator[Path]:
+    """Open files of a process, sockets among them."""
+    return Path(f"/proc/{stack.pid_of(name)}/fd").iterdir()
 
 
 def deep(depth: int) -> bytes:
@@ -376,6 +381,7 @@ async def test_a_dripped_head_is_cut(stack: Stack) -> None:
 async def test_clients_that_never_read_are_cut_and_cost_little(stack: Stack, rest: Rest, backend: Backend) -> None:
     sleepers = await rest.make_people(20)
     url = stack.system.notify_urls[0]
+    files_before = len(list(files_of(stack, "notify-1")))
     quiet = [await Raw.open(url, person.access, receive_buffer=4096) for person in sleepers]
     before = memory_of(stack, "notify-1")
     (reader_person,) = await rest.make_people(1)
@@ -397,6 +403,12 @@ async def test_clients_that_never_read_are_cut_and_cost_little(stack: Stack, res
         return sum(row["user_id"] in ids for row in listed.json()["items"])
 
     assert await eventually(look, is_good=lambda count: count == 0, within_s=60) == 0
+
+    async def files() -> int:
+        return len(list(files_of(stack, "notify-1")))
+
+    # The sockets are gone, not only their sessions; a few of the broker's and the database's come and go.
+    await eventually(files, is_good=lambda count: count < files_before + 10, within_s=30)
     metrics = (await rest.notify("GET", "/metrics")).text
     (closed,) = [line for line in metrics.splitlines() if line.startswith('ws_closed_total{code="4412"}')]
     assert float(closed.split()[-1]) >= 20
