@@ -193,6 +193,27 @@ async def test_a_slow_peer_is_paused_and_one_that_never_reads_is_cut() -> None:
     assert not connection.session.is_open
 
 
+@pytest.mark.req("D13", "D15")
+@pytest.mark.parametrize(("opcode", "fin"), [(Opcode.PING, True), (Opcode.CONT, False)])
+async def test_frames_that_say_nothing_are_counted_too(opcode: Opcode, *, fin: bool) -> None:
+    connection, wire = connect(Node())
+    if not fin:
+        connection.data_received(frame(b"", fin=False))
+    for _ in range(200):
+        connection.data_received(frame(b"", opcode, fin=fin))
+    assert not connection.session.is_open
+    assert struct.pack("!H", 4429) in wire.written
+
+
+@pytest.mark.req("D15")
+async def test_a_peer_that_pings_and_reads_no_pong_is_cut() -> None:
+    node = Node()
+    connection, wire = connect(node)
+    wire.waiting = node.settings.max_send_buffer_bytes + 1
+    connection.data_received(frame(b"p", Opcode.PING))
+    assert wire.is_aborted
+
+
 async def test_a_peer_whose_buffer_never_empties_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
     connection, wire = connect(node)

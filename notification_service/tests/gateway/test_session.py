@@ -403,6 +403,14 @@ def test_a_closed_session_does_nothing_more() -> None:
     assert session.on_page(make_page([1], seq=1), 0.0) == []
 
 
+@pytest.mark.req("D13")
+def test_pings_and_pieces_count_as_frames() -> None:
+    session, _ = open_session(limits=Limits(frames_per_second=5))
+    assert [session.on_control(1.0) for _ in range(10)] == [[]] * 10
+    assert session.on_control(1.0) == [Close(CloseCode.TOO_MANY_FRAMES, "too many frames")]
+    assert session.on_control(1.0) == []
+
+
 # --- positions that are gone ---------------------------------------------------------------------------------------
 
 

@@ -218,17 +218,24 @@ class Connection(asyncio.Protocol, Client):
                     self._on_message(bytes(frame.data))
                 else:
                     self._fragments = [bytes(frame.data)]
+                    self._on_control()
             case Opcode.CONT:
                 self._fragments.append(bytes(frame.data))
                 if frame.fin:
                     message, self._fragments = b"".join(self._fragments), []
                     self._on_message(message)
+                else:
+                    self._on_control()
             case Opcode.PONG:
                 self.session.on_heard(self.node.clock.monotonic())
             case Opcode.PING:
-                self.session.on_heard(self.node.clock.monotonic())
+                self._on_control()
             case Opcode.CLOSE:
                 self._on_close_frame()
+
+    def _on_control(self) -> None:
+        if not self._is_closing:
+            self.run(self.session.on_control(self.node.clock.monotonic()))
 
     def _on_message(self, message: bytes) -> None:
         if self._is_closing:
@@ -336,6 +343,9 @@ class Connection(asyncio.Protocol, Client):
         output = b"".join(self._protocol.data_to_send())
         if output and not self._is_lost:
             self._transport.write(output)
+            if self.waiting_bytes > self.node.settings.max_send_buffer_bytes:
+                # It asks and does not read the answers, be they pongs.
+                self._transport.abort()
 
 
 _QUIET = logging.getLogger("websockets.server")

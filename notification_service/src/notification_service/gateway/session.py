@@ -205,6 +205,13 @@ class Session:
         """The peer is there: a pong arrived."""
         self._last_heard = now
 
+    def on_control(self, now: float) -> list[Effect]:
+        """A ping, or a piece of a longer frame, arrived. It costs what any frame costs, and counts as one."""
+        if self.phase is Phase.CLOSED:
+            return []
+        self._last_heard = now
+        return [] if self._may_send(now) else self.close(CloseCode.TOO_MANY_FRAMES, "too many frames")
+
     def identify(self, hello: Hello) -> list[Effect]:
         """Start from a `hello` frame, or from what the upgrade request carried in its place."""
         if hello.protocol != PROTOCOL:
