@@ -97,6 +97,7 @@ def backing_services() -> Iterator[dict[str, str]]:
     try:
         starting.start()
         node.start()
+        node.lift_reservations()
         starting.join()
         say("test", f"RabbitMQ and PostgreSQL are up after {time.monotonic() - started:.0f} s, in {folder}")
         yield {RABBIT_FOLDER: str(node.folder), POSTGRES_URL: cluster.url("postgres")}
