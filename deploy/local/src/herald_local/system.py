@@ -60,6 +60,10 @@ class System:
         """The processes with REST API and gateway."""
         return tuple(f"http://127.0.0.1:{port}" for port in self.notify_ports)
 
+    def _find_origins(self) -> list[str]:
+        ports = (self.auth_port, *self.notify_ports)
+        return [f"http://{host}:{port}" for port in ports for host in ("127.0.0.1", "localhost")]
+
     def environment(self, process: str) -> dict[str, str]:
         """Variables of one process."""
         own = {
@@ -73,6 +77,9 @@ class System:
             "AUTH_NOTIFICATION_URL": self.notify_urls[0],
             "PYTHONUNBUFFERED": "1",
         }
+        # Pages of this installation's own may use both services, whatever the ports are.
+        for setting in ("NOTIFY_ALLOWED_ORIGINS", "AUTH_CORS_ORIGINS"):
+            own[setting] = os.environ.get(setting) or ",".join(self._find_origins())
         if self.auth_database:
             own["AUTH_DATABASE_URL"] = self.auth_database
         if self.notify_database:
