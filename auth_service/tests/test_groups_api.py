@@ -40,6 +40,12 @@ def test_slugs_are_unique_and_plain(admin: Device, ops: str) -> None:
     assert admin.patch(f"{GROUPS}/{other}", {"slug": "ops"}).status == 409
 
 
+def test_a_slug_that_is_left_out_comes_from_the_name(admin: Device) -> None:
+    made = admin.post(GROUPS, {"name": "Night  Shift_2 (Köln)", "description": None})
+    assert (made.status, made.body["slug"], made.body["description"]) == (201, "night-shift-2-koln", "")
+    assert admin.post(GROUPS, {"name": "東京"}).fields == {"slug"}
+
+
 def test_members_join_and_leave_with_events(admin: Device, ops: str, alice: User) -> None:
     path = f"{GROUPS}/{ops}/members/{alice.id}"
 

@@ -6,7 +6,18 @@ from typing import Any
 
 import jwt
 import pytest
-from auth_kit import Api, Device, internal, introspect, is_active, log_in, make_service, make_user, with_settings
+from auth_kit import (
+    Answer,
+    Api,
+    Device,
+    internal,
+    introspect,
+    is_active,
+    log_in,
+    make_service,
+    make_user,
+    with_settings,
+)
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from pydantic import SecretStr
@@ -51,6 +62,19 @@ def test_a_service_accounts_token_names_the_client(db: None) -> None:
     found = introspect(service.token or "")
     assert (found["client_id"], found["roles"], found["sub"]) == (account.client_id, ["service"], str(account.id))
     assert "username" not in found
+
+
+def test_forms_are_read_where_the_standard_names_them(device: Device) -> None:
+    def form(api: Api, path: str, body: bytes) -> Answer:
+        return api.post(path, body, Content_Type="application/x-www-form-urlencoded")
+
+    token = (device.token or "").encode()
+    assert form(internal(), INTROSPECT, b"token_type_hint=access_token&token=" + token).body["active"] is True
+    assert form(internal(), INTROSPECT, b"token=%FF%00").status == 400
+    assert form(internal(), INTROSPECT, b"").status == 422
+    assert form(internal(), BATCH, b"tokens=x").status == 415
+    assert form(Api(), "/api/v1/auth/token/revoke", b"token=" + token).status == 200
+    assert form(internal(), INTROSPECT, b"token=" + token).text == INACTIVE
 
 
 @pytest.mark.req("A26")

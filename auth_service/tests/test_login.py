@@ -41,6 +41,20 @@ def test_login_answers_tokens_session_and_user(api: Api, alice: User) -> None:
     )
 
 
+def test_null_says_the_same_as_leaving_an_optional_field_out(api: Api, alice: User) -> None:
+    nothing = {"otp": None, "device_id": None, "device_name": None}
+    assert (
+        api.post("/api/v1/auth/token", {"username": "alice", "email": None, "password": PASSWORD, **nothing}).status
+        == 200
+    )
+    assert api.post("/api/v1/auth/token", {"username": None, "email": None, "password": PASSWORD}).fields == {
+        "username"
+    }
+    person = {"username": "nell", "email": "nell@example.org", "password": "correct-horse-9", "locale": None}
+    made = api.post("/api/v1/auth/register", {**person, "timezone": None, "phone": None})
+    assert (made.status, made.body["locale"], made.body["timezone"]) == (201, "en", "UTC")
+
+
 def test_access_token_is_exactly_what_the_contract_says(alice: User) -> None:
     token = log_in(alice).token
     assert token is not None

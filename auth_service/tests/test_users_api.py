@@ -305,7 +305,8 @@ def test_users_are_filtered_searched_and_ordered(admin: Device) -> None:
     assert names("ordering=created_at&limit=1") == [admin.user.username, "ada", "bea"]
     group = admin.post("/api/v1/groups", {"name": "G", "slug": "g"}).body["id"]
     admin.put(f"/api/v1/groups/{group}/members/{ada.id}")
-    assert names(f"group={group}") == ["ada"]
+    assert names(f"group={group}") == names("group=g") == ["ada"]
+    assert names("group=nobody") == []
 
 
 @pytest.mark.req("E06", "E08")
@@ -314,7 +315,7 @@ def test_users_are_filtered_searched_and_ordered(admin: Device) -> None:
     [
         "role=root",
         "is_active=perhaps",
-        "group=x",
+        "group=No+group",
         "ordering=password",
         "ordering=username'--",
         "limit=0",

@@ -66,8 +66,8 @@ class RegisterIn(serializers.Serializer[Any]):
     email = AddressField()
     password = SecretField()
     phone = PhoneField(required=False, allow_null=True)
-    locale = LocaleField(required=False)
-    timezone = TimezoneField(required=False)
+    locale = LocaleField(required=False, allow_null=True)
+    timezone = TimezoneField(required=False, allow_null=True)
 
 
 class MeIn(serializers.Serializer[Any]):
@@ -88,9 +88,9 @@ class UserIn(serializers.Serializer[Any]):
     password = SecretField(required=False, allow_null=True)
     external_id = ExternalIdField(required=False, allow_null=True)
     phone = PhoneField(required=False, allow_null=True)
-    locale = LocaleField(required=False)
-    timezone = TimezoneField(required=False)
-    roles = RolesField(required=False)
+    locale = LocaleField(required=False, allow_null=True)
+    timezone = TimezoneField(required=False, allow_null=True)
+    roles = RolesField(required=False, allow_null=True)
     is_active = FlagField(required=False)
     tenant = SlugField(
         SLUG_PATTERN,

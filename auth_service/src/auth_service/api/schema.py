@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -55,6 +55,9 @@ _TEXTS = {
 }
 
 
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+
+
 def operation(
     operation_id: str,
     summary: str,
@@ -64,6 +67,7 @@ def operation(
     status: int = 200,
     media_type: str = "application/json",
     sends: Any = None,
+    takes_forms: bool = False,
     answers: Any = None,
     refuses: Sequence[int] = (),
     parameters: Sequence[OpenApiParameter] = (),
@@ -73,12 +77,15 @@ def operation(
 
     Args:
         sends: Example of the body.
+        takes_forms: The body may be a form, too.
         answers: Example of the answer.
         refuses: Statuses beyond those that follow from the rule, the body and the address.
     """
     examples = []
     if sends is not None:
         examples.append(OpenApiExample("Request", value=sends, request_only=True))
+        if takes_forms:
+            examples.append(OpenApiExample("Form", value=sends, request_only=True, media_type=FORM_TYPE))
     if answers is not None:
         examples.append(OpenApiExample("Answer", value=answers, response_only=True, status_codes=[str(status)]))
     responses: dict[Any, Any] = {status: OpenApiResponse(description="Done.")}

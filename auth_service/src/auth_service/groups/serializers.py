@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from django.utils.text import slugify
 from rest_framework import serializers
+from typing_extensions import override
 
 from auth_service.api.fields import IdField, LineField, MomentField, SlugField, TextField
 from auth_service.groups.models import MAX_NAME_LENGTH, MAX_SLUG_LENGTH, SLUG_PATTERN
@@ -35,8 +38,24 @@ class GroupIn(GroupChangesIn):
     """A new group."""
 
     name = LineField(max_length=MAX_NAME_LENGTH)
-    slug = SlugField(SLUG_PATTERN, max_length=MAX_SLUG_LENGTH)
+    slug = SlugField(
+        SLUG_PATTERN, max_length=MAX_SLUG_LENGTH, required=False, help_text="Left out: made from the name."
+    )
+    description = TextField(max_length=2_000, allow_blank=True, required=False, allow_null=True)
     tenant = SlugField(tenants.SLUG_PATTERN, required=False)
+
+    @override
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Make the slug that was left out.
+
+        Raises:
+            ValidationError: The name has no letter or digit of ASCII to make it from.
+        """
+        if "slug" not in attrs:
+            attrs["slug"] = slugify(attrs["name"]).replace("_", "-").strip("-")[:MAX_SLUG_LENGTH].rstrip("-")
+            if not re.fullmatch(SLUG_PATTERN, attrs["slug"]):
+                raise serializers.ValidationError({"slug": "cannot be made from this name: give one"})
+        return attrs
 
 
 class MemberOut(serializers.Serializer[Any]):

@@ -15,6 +15,7 @@ from auth_service.accounts.examples import USER
 from auth_service.accounts.models import User
 from auth_service.api.access import Access
 from auth_service.api.pagination import WidePages
+from auth_service.api.parsers import StrictFormParser, StrictJsonParser
 from auth_service.api.schema import operation
 from auth_service.api.views import ApiView
 from auth_service.audit.actions import do_append_foreign
@@ -81,6 +82,7 @@ class IntrospectionView(ApiView):
 
     access = {"POST": Access.INTERNAL}
     serializer_class = IntrospectionOut
+    parser_classes = (StrictJsonParser, StrictFormParser)
 
     @operation(
         "introspect_token",
@@ -88,6 +90,7 @@ class IntrospectionView(ApiView):
         request=IntrospectionIn,
         response=IntrospectionOut,
         sends={"token": "eyJ..."},
+        takes_forms=True,
         answers=_ACTIVE,
     )
     def post(self, request: Request) -> Response:

@@ -58,7 +58,9 @@ class ServiceTokenIn(serializers.Serializer[Any]):
 
     client_id = LineField(max_length=140)
     client_secret = SecretField()
-    scope = LineField(max_length=1_000, required=False, help_text="Separated by spaces; left out: all it has.")
+    scope = LineField(
+        max_length=1_000, required=False, allow_null=True, help_text="Separated by spaces; left out: all it has."
+    )
 
 
 class ServiceTokenOut(serializers.Serializer[Any]):

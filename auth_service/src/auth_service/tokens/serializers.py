@@ -14,12 +14,18 @@ from auth_service.tokens.actions import IssuedTokens
 class LoginIn(serializers.Serializer[Any]):
     """Name or address, and password."""
 
-    username = LineField(max_length=254, required=False)
-    email = LineField(max_length=254, required=False)
+    username = LineField(max_length=254, required=False, allow_null=True)
+    email = LineField(max_length=254, required=False, allow_null=True)
     password = SecretField()
-    otp = SecretField(max_length=64, required=False, help_text="Code of the second factor, or a recovery code.")
+    otp = SecretField(
+        max_length=64, required=False, allow_null=True, help_text="Code of the second factor, or a recovery code."
+    )
     device_id = LineField(
-        max_length=MAX_DEVICE_ID_LENGTH, required=False, allow_blank=True, help_text="The same at every login."
+        max_length=MAX_DEVICE_ID_LENGTH,
+        required=False,
+        allow_blank=True,
+        allow_null=True,
+        help_text="The same at every login.",
     )
     device_name = LineField(max_length=MAX_DEVICE_NAME_LENGTH, required=False, allow_blank=True, allow_null=True)
 
@@ -30,7 +36,7 @@ class LoginIn(serializers.Serializer[Any]):
         Raises:
             ValidationError: Neither is.
         """
-        if "username" not in attrs and "email" not in attrs:
+        if attrs.get("username") is None and attrs.get("email") is None:
             raise serializers.ValidationError({"username": "username or email is needed"})
         return attrs
 
@@ -39,7 +45,7 @@ class RefreshIn(serializers.Serializer[Any]):
     """A refresh token. `device_id` tells a retry from a theft where the address may change between the two."""
 
     refresh = SecretField()
-    device_id = LineField(max_length=MAX_DEVICE_ID_LENGTH, required=False, allow_blank=True)
+    device_id = LineField(max_length=MAX_DEVICE_ID_LENGTH, required=False, allow_blank=True, allow_null=True)
 
 
 class TokenIn(serializers.Serializer[Any]):

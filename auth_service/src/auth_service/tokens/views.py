@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from auth_service import clock
 from auth_service.accounts.examples import USER
 from auth_service.api.access import Access
+from auth_service.api.parsers import StrictFormParser, StrictJsonParser
 from auth_service.api.schema import operation
 from auth_service.api.views import ApiView
 from auth_service.sessions.devices import Device
@@ -107,8 +108,9 @@ class RevocationView(ApiView):
 
     access = {"POST": Access.PUBLIC}
     serializer_class = TokenIn
+    parser_classes = (StrictJsonParser, StrictFormParser)
 
-    @operation("revoke_token", "Take a token back", request=TokenIn, sends={"token": "hrt_..."})
+    @operation("revoke_token", "Take a token back", request=TokenIn, sends={"token": "hrt_..."}, takes_forms=True)
     def post(self, request: Request) -> Response:
         """Ends the token's session. 200 whether there was one or not (RFC 7009)."""
         do_revoke(self.read(TokenIn)["token"], self.origin)
