@@ -101,6 +101,14 @@ def test_welcome_says_who_where_and_how() -> None:
     assert session.is_open
 
 
+def test_welcome_answers_the_hello_by_its_ref() -> None:
+    session = new_session()
+    [wanted] = session.on_text(b'{"type":"hello","token":"t","ref":"1"}', 0.0)
+    assert isinstance(wanted, Identify)
+    effects = session.on_identified(make_identity(), wanted.hello, make_info(), now=0.0, wall_clock=WALL_CLOCK)
+    assert (frames(effects)[0]["type"], frames(effects)[0]["ref"]) == ("welcome", "1")
+
+
 def test_without_a_device_id_the_session_is_the_device() -> None:
     session, _ = open_session(device_id=None)
     assert session.device_id == str(SESSION)

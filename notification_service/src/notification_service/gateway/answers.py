@@ -54,10 +54,12 @@ def encode_welcome(
     token_expires_at: datetime,
     server_time: datetime,
     max_unacked: int,
+    ref: str | None = None,
 ) -> bytes:
-    """The first frame after authentication."""
+    """The first frame after authentication, with the `ref` of the `hello` it answers."""
     return encode(
         "welcome",
+        ref,
         protocol=PROTOCOL,
         connection_id=str(connection_id),
         session_id=str(session_id),

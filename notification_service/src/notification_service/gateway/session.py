@@ -361,6 +361,7 @@ class Session:
             token_expires_at=identity.expires_at,
             server_time=wall_clock,
             max_unacked=self._limits.max_unacked,
+            ref=hello.ref,
         )
         effects: list[Effect] = [SendText(welcome)]
         # Broadcasts from before the user's time are not theirs, whatever position they name.
