@@ -55,6 +55,8 @@ def test_event_type_or_title_must_be_present() -> None:
         ({"deliver_at": "2030-01-01T00:00:00"}, "deliver_at"),
         ({"version": 2}, "version"),
         ({"locale": "not a locale"}, "locale"),
+        ({"data": {"k": "x" * 16 * 1024}}, "data"),
+        ({"title": None}, "title"),
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, Any], wrong: str) -> None:

@@ -110,6 +110,7 @@ async def test_one_that_expired_and_one_that_was_recalled(house: House) -> None:
     recalled = await house.send(ada)
     await house.ask("POST", f"/notifications/{recalled}/recall", house.shop)
     assert (await house.trace(recalled, ada))["outcome"] == "recalled"
+    assert (await house.ask("GET", f"/notifications/status/{recalled}", house.shop))["status"] == "recalled"
     assert of(await house.trace(recalled, ada), "in_app")["reason"] == "recalled"
 
     async def is_expired() -> bool:
@@ -141,6 +142,13 @@ async def test_who_is_none_of_the_recipients(house: House) -> None:
     assert (found["outcome"], found["reason"], found["channels"]) == ("not_sent", "unknown_recipient", [])
 
 
+async def test_nobody_else_is_told_what_would_have_been_sent(house: House) -> None:
+    ada, ben = house.person(), house.person()
+    plain = await house.send(ada, event_type=None, title="Hello", channels=BOTH)
+    found = await house.trace(plain, ben)
+    assert (found["outcome"], found["channels"]) == ("not_sent", [])
+
+
 async def test_who_may_ask(house: House) -> None:
     ada, ben, staff = house.person(), house.person(), house.person("staff")
     stranger = house.service.add_person("admin", tenant=house.service.add_tenant())
@@ -161,6 +169,10 @@ async def test_a_variable_that_is_missing_is_a_failure_with_its_reason(house: Ho
     trace = await house.trace(sent, ada)
     assert (trace["outcome"], trace["reason"]) == ("failed", "missing_variable")
     assert await house.inbox(ada) == []
+    status = await house.ask("GET", f"/notifications/status/{sent}", house.shop)
+    failed = status["deliveries"]["items"][0]
+    assert (failed["user_id"], failed["reason"]) == (str(ada.id), "missing_variable")
+    assert "no such recipient" not in failed["error"]
     letters = await house.ask("GET", "/dead-letters?reason=missing_variable", house.admin)
     assert [each["message_id"] for each in letters["items"]] == [str(sent)]
 

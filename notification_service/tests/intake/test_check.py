@@ -79,6 +79,7 @@ def test_the_longest_message() -> None:
 
     assert accepted(body(MAX_REQUEST_BYTES)).kind is Kind.PRIVATE
     assert reason(body(MAX_REQUEST_BYTES + 1)) == "too_large"
+    assert reason({**PRIVATE, "data": {"k": "x" * 16 * 1024}}) == "too_large"
     # What the REST API measured before it added the event type's defaults.
     from_rest = accepted(body(MAX_REQUEST_BYTES + 1), message_headers={headers.SENDER_ID: str(ID)})
     assert from_rest.kind is Kind.PRIVATE

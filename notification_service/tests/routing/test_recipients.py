@@ -67,5 +67,9 @@ def test_a_role_nobody_has_reaches_nobody() -> None:
     assert audience(Recipients(roles=("admin",))) == ([], {})
 
 
+def test_a_role_there_is_not_is_reported() -> None:
+    assert audience(Recipients(roles=("staff", "king"))) == ([BEN], {"unknown_recipient": ["role:king"]})
+
+
 def test_a_sender_can_be_left_out() -> None:
     assert audience(Recipients(groups=(TEAM,)), exclude=(BEN, NOBODY)) == ([ADA], {})

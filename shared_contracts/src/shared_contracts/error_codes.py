@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     INVALID_SCHEMA = "invalid_schema"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    EVENT_TYPE_INACTIVE = "event_type_inactive"
     MANDATORY_EVENT_TYPE = "mandatory_event_type"
     TEMPLATE_ERROR = "template_error"
     MISSING_VARIABLE = "missing_variable"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +23,10 @@ MAX_RECIPIENTS = 2_000
 MAX_BATCH_ITEMS = 1_000
 MAX_TTL = timedelta(days=365)
 DEFAULT_EVENT_TYPE = "message"
+
+DATA_TOO_LONG: Final = "data_too_long"
+"""Type of the error that says so, as `describe_errors` is given it."""
+_NO_TITLE: Final = "title_missing"
 
 EXTERNAL_PREFIX = "ext:"
 _EXTERNAL = re.compile(r"ext:[^\x00-\x1f\x7f]{1,128}")
@@ -80,6 +84,12 @@ def _check_action_url(value: str) -> str:
     return value
 
 
+def _check_data_size(value: dict[str, Any]) -> dict[str, Any]:
+    if value and len(to_json(value)) > MAX_DATA_BYTES:
+        raise PydanticCustomError(DATA_TOO_LONG, "must be at most 16 KiB when encoded")
+    return value
+
+
 UserRef = Annotated[str, AfterValidator(_check_user_ref)]
 """A user by id or as `ext:<external id>`."""
 
@@ -123,7 +133,7 @@ class NotificationRequest(BaseModel):
     recipients: Recipients = Recipients()
     title: Annotated[Line, Field(min_length=1, max_length=500)] | None = None
     body: Text | None = None
-    data: JsonObject = Field(default_factory=dict)
+    data: Annotated[JsonObject, AfterValidator(_check_data_size)] = Field(default_factory=dict)
     actions: tuple[Action, ...] = Field(default=(), max_length=10)
     channels: tuple[Channel, ...] | None = Field(default=None, min_length=1, max_length=len(Channel))
     priority: Priority | None = Field(default=None, description="Left out: the event type's, else normal.")
@@ -138,9 +148,7 @@ class NotificationRequest(BaseModel):
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
         if self.event_type is None and self.title is None:
-            raise PydanticCustomError("missing", "event_type or title must be present")
-        if self.data and len(to_json(self.data)) > MAX_DATA_BYTES:
-            raise PydanticCustomError("data_too_long", "data must be at most 16 KiB when encoded")
+            raise PydanticCustomError(_NO_TITLE, "event_type or title must be present")
         return self
 
     def kind_for(self, routing_key: str | None) -> Kind:
@@ -168,4 +176,9 @@ def with_everyone(request: NotificationRequest) -> NotificationRequest:
 
 def describe_errors(errors: list[Any]) -> list[tuple[str, str]]:
     """Pydantic's errors as (dotted field path, sentence) pairs, without values: they may be personal."""
-    return [(".".join(str(part) for part in error["loc"]), str(error["msg"])) for error in errors]
+    return [(_name_field(error), str(error["msg"])) for error in errors]
+
+
+def _name_field(error: dict[str, Any]) -> str:
+    parts = [*error["loc"], "title"] if error["type"] == _NO_TITLE else error["loc"]
+    return ".".join(str(part) for part in parts)

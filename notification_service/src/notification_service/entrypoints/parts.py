@@ -408,7 +408,7 @@ class Parts:
             self.observer.gossip.tell_device_acked(user_id, device_id, str(position))
 
     def _tell_devices(self, change: StateChange) -> None:
-        self.channels.receipts.add(read_of(change.user_id, change.body, self.clock.now()))
+        self.channels.receipts.add(read_of(change.user_id, change.body, self.clock.now(), tenant=change.tenant))
         # Not waited for: whoever made the change gets the answer first, with its `ref`, then the frame everybody gets.
         spawn(self._publish_state(change), name="tell-devices")
 

@@ -73,7 +73,7 @@ async def find_newly_acked(
     ]
 
 
-def read_of(user_id: UUID, body: bytes | None, now: datetime, *, tenant: str = "") -> list[Receipt]:
+def read_of(user_id: UUID, body: bytes | None, now: datetime, *, tenant: str) -> list[Receipt]:
     """Items a `state` frame says were read, when it names them; "all" names none."""
     frame = orjson.loads(body) if body is not None else {}
     if frame.get("state") != "read":

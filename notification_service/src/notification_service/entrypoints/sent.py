@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -36,7 +36,6 @@ from notification_service.notifications.endpoints import (
     ChangeOut,
     HistoryQuery,
     SentOut,
-    Stage,
     TraceChannelOut,
     TraceOut,
 )
@@ -45,6 +44,7 @@ from notification_service.notifications.models import notifications
 from notification_service.notifications.pages import UPDATED_LABEL
 from notification_service.notifications.repository import to_notification
 from notification_service.notifications.sender_view import HistoryFilter
+from notification_service.notifications.stages import describe_stage
 from notification_service.routing.decide import Recipient as RoutingRecipient
 from notification_service.routing.decide import decide, describe_decisions
 from shared_contracts.delivery_state import DeliveryState
@@ -119,7 +119,9 @@ class SentNotifications:
             if not await sender_view.has_variants(connection, notification_id):
                 content = to_notification(row).content()
         told = await self._tell(row, UPDATED_LABEL, now, content)
-        return ChangeOut(id=row.id, status=_stage(row), version=row.version, items=told, cancelled=0, not_recallable=0)
+        return ChangeOut(
+            id=row.id, status=describe_stage(row), version=row.version, items=told, cancelled=0, not_recallable=0
+        )
 
     async def recall(self, caller: Caller, notification_id: UUID) -> ChangeOut:
         """Take it back. A second time changes nothing."""
@@ -143,7 +145,7 @@ class SentNotifications:
         told = await self._tell(row, "recalled", now, None)
         return ChangeOut(
             id=row.id,
-            status=_stage(row),
+            status=describe_stage(row),
             version=row.version,
             items=told,
             cancelled=cancelled,
@@ -208,9 +210,8 @@ class SentNotifications:
             in_app = await find_delivery(connection, row, user_id, now=now)
             others = await _find_deliveries(connection, notification_id, user_id)
             channels = _join(record, in_app, others)
-            outcome, reason = await _find_outcome(connection, row, user_id, channels)
-            if not channels and outcome in (Reason.UNKNOWN_RECIPIENT, "not_a_recipient"):
-                channels = []
+            has_delivery = in_app is not None or bool(others)
+            outcome, reason = await _find_outcome(connection, row, user_id, channels, has_delivery=has_delivery)
         return TraceOut(
             notification_id=notification_id, user_id=user_id, outcome=outcome, reason=reason, channels=channels
         )
@@ -286,21 +287,11 @@ def _reach_condition(query: HistoryQuery) -> ColumnElement[bool] | None:
     return first
 
 
-def _stage(row: AnyRow) -> Stage:
-    if row.recalled_at is not None:
-        return "recalled"
-    if row.dispatched_at is not None:
-        return "dispatched"
-    if row.routed_at is not None:
-        return "processing"
-    return "scheduled" if row.deliver_at is not None else "accepted"
-
-
 def _describe(row: AnyRow) -> SentOut:
     return SentOut.model_validate(
         {
             **row._mapping,  # noqa: SLF001 - SQLAlchemy's public name
-            "status": _stage(row),
+            "status": describe_stage(row),
             "sender": describe_sender(Sender(row.sender_id, row.sender_name)),
         }
     )
@@ -376,9 +367,12 @@ def _join(
 
 
 async def _find_outcome(
-    connection: AsyncConnection, row: AnyRow, user_id: UUID, channels: list[TraceChannelOut]
+    connection: AsyncConnection, row: AnyRow, user_id: UUID, channels: list[TraceChannelOut], *, has_delivery: bool
 ) -> tuple[str, str | None]:
-    """The whole in a word: `sent`, `suppressed`, `failed`, or why the user was none of its recipients."""
+    """The whole in a word: `sent`, `suppressed`, `failed`, or why the user was none of its recipients.
+
+    `has_delivery`: something is stored for this user; `channels` alone may be what would have been decided.
+    """
     for problem in row.problems or ():
         if problem["recipient"] == str(user_id):
             return "failed", problem["reason"]
@@ -390,12 +384,10 @@ async def _find_outcome(
     if person is None or person.tenant != row.tenant:
         channels.clear()
         return "not_sent", str(Reason.UNKNOWN_RECIPIENT)
-    if not await _is_recipient(connection, row, user_id):
-        reached = [each for each in channels if each.attempts or each.outcome in _GONE_OUT]
-        if not reached:
-            channels.clear()
-            reason = Reason.RECIPIENT_INACTIVE if not person.is_active else Reason.UNKNOWN_RECIPIENT
-            return "not_sent", str(reason)
+    if not has_delivery and not await _is_named(connection, row, user_id, person.roles):
+        channels.clear()
+        reason = Reason.RECIPIENT_INACTIVE if not person.is_active else Reason.UNKNOWN_RECIPIENT
+        return "not_sent", str(reason)
     outcomes = [each for each in channels if each.outcome != DeliveryState.SUPPRESSED]
     if outcomes:
         best = min(outcomes, key=lambda each: each.outcome in (DeliveryState.FAILED, DeliveryState.EXPIRED))
@@ -403,20 +395,12 @@ async def _find_outcome(
     return ("suppressed", channels[0].reason) if channels else ("pending", None)
 
 
-async def _is_recipient(connection: AsyncConnection, row: AnyRow, user_id: UUID) -> bool:
-    """Whether the user was among the recipients: has an item or a delivery, or is named by the request now."""
+async def _is_named(connection: AsyncConnection, row: AnyRow, user_id: UUID, roles: Collection[str]) -> bool:
+    """Whether the request names the user, as groups and roles are now."""
     recipients = row.recipients
     if recipients.get("all") or str(user_id) in recipients.get("users", ()):
         return True
-    has_item = await connection.execute(
-        select(items.c.seq).where(items.c.notification_id == row.id, items.c.user_id == user_id)
-    )
-    if has_item.first() is not None:
-        return True
-    has_delivery = await connection.execute(
-        select(deliveries.c.id).where(deliveries.c.notification_id == row.id, deliveries.c.user_id == user_id)
-    )
-    if has_delivery.first() is not None:
+    if not set(roles).isdisjoint(recipients.get("roles", ())):
         return True
     groups = [UUID(each) for each in recipients.get("groups", ())]
     member = await connection.execute(

@@ -35,7 +35,7 @@ from notification_service.intake.models import idempotency_keys
 from notification_service.notifications.entity import Notification, Sender, hash_request, make_notification
 from notification_service.notifications.handover import make_intake_message
 from notification_service.notifications.repository import Stage, find_stages, insert_accepted
-from shared_contracts.error_codes import ErrorCode
+from shared_contracts.error_codes import ErrorCode, Reason
 from shared_contracts.ids import new_id
 from shared_contracts.problems import FieldError
 from shared_contracts.requests import NotificationRequest, Recipients
@@ -44,12 +44,18 @@ from shared_contracts.ws.frames import Send
 
 
 class UnknownEventType(InvalidSchema):
-    """The event type does not exist, or is switched off."""
+    """The event type does not exist."""
 
     code = ErrorCode.UNKNOWN_EVENT_TYPE
 
     def __init__(self, detail: str) -> None:
         super().__init__([FieldError(field="event_type", message=detail)])
+
+
+class EventTypeInactive(UnknownEventType):
+    """The event type is switched off."""
+
+    code = ErrorCode.EVENT_TYPE_INACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +229,8 @@ class Acceptor:
 def _describe_unusable(found: UnusableType) -> ServiceError:
     if found.errors:
         return InvalidSchema([FieldError(field=field, message=message) for field, message in found.errors])
+    if found.reason is Reason.EVENT_TYPE_INACTIVE:
+        return EventTypeInactive(found.detail)
     return UnknownEventType(found.detail)
 
 

@@ -15,6 +15,7 @@ from shared_contracts import headers, topology
 from shared_contracts.error_codes import Reason
 from shared_contracts.problems import FieldError
 from shared_contracts.requests import (
+    DATA_TOO_LONG,
     MAX_REQUEST_BYTES,
     Kind,
     NotificationRequest,
@@ -96,7 +97,8 @@ def _refuse(error: ValidationError) -> Refused:
     if problems[0]["type"] == "json_invalid":
         return Refused(Reason.INVALID_JSON, "the body is not valid JSON")
     described = "; ".join(f"{field or 'body'}: {message}" for field, message in describe_errors(problems)[:20])
-    return Refused(Reason.INVALID_SCHEMA, described)
+    is_too_long = all(each["type"] == DATA_TOO_LONG for each in problems)
+    return Refused(Reason.TOO_LARGE if is_too_long else Reason.INVALID_SCHEMA, described)
 
 
 def _parse_uuid(text: str) -> UUID | None:

@@ -32,6 +32,12 @@ _REASONS: Final = MappingProxyType(
         DeliveryState.SUPPRESSED.value: Reason.COLLAPSED,
     }
 )
+_PROBLEMS: Final = MappingProxyType(
+    {
+        Reason.UNKNOWN_RECIPIENT.value: "no such recipient",
+        Reason.RECIPIENT_INACTIVE.value: "the recipient was not active",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,7 @@ def _select_own(notification: AnyRow, now: datetime) -> Select[Any]:
             items.c.seen_at,
             items.c.read_at,
             items.c.archived_at,
+            select_delivered_at(items.c.user_id, device_cursors.c.acked_seq >= items.c.seq),
         )
         .select_from(items.join(streams, streams.c.user_id == items.c.user_id))
         .where(items.c.notification_id == notification.id)
@@ -127,6 +134,7 @@ def _select_shared(notification: AnyRow, now: datetime) -> Select[Any]:
             broadcast_states.c.seen_at,
             broadcast_states.c.read_at,
             broadcast_states.c.archived_at,
+            select_delivered_at(users.c.id, device_cursors.c.acked_broadcast >= broadcasts.c.seq),
         )
         .select_from(
             broadcasts.join(users, and_(users.c.tenant == broadcasts.c.tenant, users.c.is_active))
@@ -134,6 +142,17 @@ def _select_shared(notification: AnyRow, now: datetime) -> Select[Any]:
             .outerjoin(broadcast_states, own)
         )
         .where(broadcasts.c.notification_id == notification.id, users.c.created_at <= broadcasts.c.created_at)
+    )
+
+
+def select_delivered_at(user_id: ColumnElement[Any], is_acked: ColumnElement[bool]) -> Label[Any]:
+    """When a device had it at the latest: the last word of the first of the devices that acknowledged so far.
+
+    What each single acknowledgement said is kept by nobody, so the moment can move while devices go on.
+    """
+    columns = device_cursors.c
+    return (select(func.min(columns.updated_at)).where(columns.user_id == user_id, is_acked).scalar_subquery()).label(
+        "delivered_at"
     )
 
 
@@ -164,7 +183,7 @@ def _describe(notification: AnyRow, row: AnyRow) -> dict[str, Any]:
         "attempts": 0 if row.status == DeliveryState.PENDING else 1,
         "created_at": row.created_at,
         "last_attempt_at": notification.dispatched_at,
-        "delivered_at": None,
+        "delivered_at": _find_delivered_at(row),
         "provider_message_id": None,
         "error": None,
         "seen_at": row.seen_at,
@@ -173,26 +192,42 @@ def _describe(notification: AnyRow, row: AnyRow) -> dict[str, Any]:
     }
 
 
+def _find_delivered_at(row: AnyRow) -> datetime | None:
+    if row.status != DeliveryState.ACKED:
+        return None
+    return min((at for at in (row.delivered_at, row.seen_at, row.read_at) if at is not None), default=None)
+
+
 def _describe_problems(notification: AnyRow) -> list[dict[str, Any]]:
     problems: Sequence[dict[str, str]] = notification.problems or ()
-    return [
-        {
-            "id": _delivery_id(notification.id, problem["recipient"]),
-            "notification_id": notification.id,
-            "user_id": None,
-            "recipient": problem["recipient"],
-            "channel": IN_APP,
-            "status": DeliveryState.FAILED,
-            "reason": problem["reason"],
-            "attempts": 0,
-            "created_at": notification.created_at,
-            "last_attempt_at": None,
-            "delivered_at": None,
-            "provider_message_id": None,
-            "error": f"no such recipient at {format_time(notification.created_at)}",
-        }
-        for problem in problems
-    ]
+    return [_describe_problem(notification, problem["recipient"], problem["reason"]) for problem in problems]
+
+
+def _describe_problem(notification: AnyRow, recipient: str, reason: str) -> dict[str, Any]:
+    error = _PROBLEMS.get(reason, "the text could not be made; a dead letter says why")
+    return {
+        "id": _delivery_id(notification.id, recipient),
+        "notification_id": notification.id,
+        "user_id": _find_user_id(recipient) if reason != Reason.UNKNOWN_RECIPIENT else None,
+        "recipient": recipient,
+        "channel": IN_APP,
+        "status": DeliveryState.FAILED,
+        "reason": reason,
+        "attempts": 0,
+        "created_at": notification.created_at,
+        "last_attempt_at": None,
+        "delivered_at": None,
+        "provider_message_id": None,
+        "error": f"{error} at {format_time(notification.created_at)}" if reason in _PROBLEMS else error,
+    }
+
+
+def _find_user_id(recipient: str) -> UUID | None:
+    """Who is meant; None for `ext:...` and groups."""
+    try:
+        return UUID(recipient)
+    except ValueError:
+        return None
 
 
 def _delivery_id(notification_id: UUID, recipient: str) -> UUID:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Select, and_, case, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service.mailbox.deliveries import COLLAPSED, _describe, _status
+from notification_service.mailbox.deliveries import COLLAPSED, _describe, _status, select_delivered_at
 from notification_service.mailbox.models import device_cursors, items, streams
 from notification_service.notifications.models import notifications
 from shared_contracts.delivery_state import DeliveryState
@@ -72,6 +72,7 @@ def _select(wanted: Wanted, now: datetime) -> Select[Any]:
             columns.seen_at,
             columns.read_at,
             columns.archived_at,
+            select_delivered_at(columns.user_id, device_cursors.c.acked_seq >= columns.seq),
             notifications.c.dispatched_at,
         )
         .select_from(

@@ -43,6 +43,7 @@ class StateChange:
     body: bytes | None
     has_queue: bool
     queue_generation: int
+    tenant: str = ""
 
 
 async def change_state(
@@ -80,7 +81,7 @@ async def change_state(
     counts = add_broadcasts(after, floor, (await live.load(connection, {tenant}))[tenant], now)
     body = encode_state(ids=changed_ids, label=LABELS[action], at=now, seq=seq, counts=counts) if changed else None
     return StateChange(
-        user_id, seq if changed else None, changed, counts, body, stream.queue_declared, stream.queue_generation
+        user_id, seq if changed else None, changed, counts, body, stream.queue_declared, stream.queue_generation, tenant
     )
 
 

@@ -1,7 +1,7 @@
 """How far a notification has come: for its sender, and for staff."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
@@ -16,6 +16,7 @@ from notification_service.errors import NotFound
 from notification_service.identity.access import Caller
 from notification_service.mailbox.deliveries import IN_APP, count_by_state, list_deliveries
 from notification_service.notifications.models import notifications
+from notification_service.notifications.stages import Stage, describe_stage
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
@@ -54,7 +55,7 @@ class StatusOut(BaseModel):
     """One notification and its deliveries."""
 
     id: UUID
-    status: Literal["accepted", "scheduled", "processing", "dispatched"]
+    status: Stage
     created_at: AwareDatetime
     recipients_count: int | None = Field(description="Null until it was routed.")
     counts_by_channel_and_state: dict[str, dict[str, int]]
@@ -108,7 +109,7 @@ def make_status_router(
             items, next_place = await _read_page(connection, row, others, place, limit=query.limit, now=now)
         return StatusOut(
             id=row.id,
-            status=_describe_stage(row),
+            status=describe_stage(row),
             created_at=row.created_at,
             recipients_count=row.recipients_count,
             counts_by_channel_and_state={**({IN_APP: counts} if counts else {}), **counts_of_others},
@@ -155,11 +156,3 @@ def _may_see(caller: Caller, row: AnyRow) -> bool:
         return True
     # What came over AMQP has no authenticated sender; the tenant's own backends may follow it.
     return row.sender_id is None and caller.is_service and Scope.NOTIFICATIONS_SEND in caller.scopes
-
-
-def _describe_stage(row: AnyRow) -> Literal["accepted", "scheduled", "processing", "dispatched"]:
-    if row.dispatched_at is not None:
-        return "dispatched"
-    if row.routed_at is not None:
-        return "processing"
-    return "scheduled" if row.deliver_at is not None else "accepted"

@@ -1,7 +1,7 @@
 """What was sent, over REST: the list, changes, recalls, and why somebody did or did not get it."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from notification_service.identity.access import Caller
+from notification_service.notifications.stages import Stage
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
@@ -16,8 +17,6 @@ from shared_contracts.requests import Action, Channel, Priority
 from shared_contracts.text import JsonObject, Line, Text
 
 log = structlog.get_logger(__name__)
-
-Stage = Literal["accepted", "scheduled", "processing", "dispatched", "recalled"]
 
 
 class SentOut(BaseModel):

@@ -15,6 +15,7 @@ from notification_service.errors import InvalidSchema, NotAuthenticated, Service
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.headers import correlation_id_from
 from shared_contracts.problems import MEDIA_TYPE, FieldError, make_problem
+from shared_contracts.requests import describe_errors
 
 _CODES = {
     400: ErrorCode.BAD_REQUEST,
@@ -45,11 +46,9 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [
-        # The first part of the location names where it was: body, query, path or header.
-        FieldError(field=".".join(str(part) for part in each["loc"][1:]), message=each["msg"])
-        for each in error.errors()
-    ]
+    # The first part of the location names where it was: body, query, path or header.
+    described = describe_errors([{**each, "loc": each["loc"][1:]} for each in error.errors()])
+    errors = [FieldError(field=field, message=message) for field, message in described]
     return answer_error(InvalidSchema(errors), request.scope)
 
 

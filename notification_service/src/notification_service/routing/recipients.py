@@ -9,6 +9,7 @@ from uuid import UUID
 from notification_service.identity.directory import Directory
 from shared_contracts.error_codes import Reason
 from shared_contracts.requests import EXTERNAL_PREFIX, Recipients
+from shared_contracts.scopes import ASSIGNABLE_ROLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def find_audience(
             continue
         _add_members(audience, directory.members.get(group_id, ()), tenant, directory)
     for role in recipients.roles:
+        if role not in ASSIGNABLE_ROLES:
+            audience.problems.append(Problem(f"role:{role}", Reason.UNKNOWN_RECIPIENT))
         _add_members(audience, directory.by_role.get((tenant, role), ()), tenant, directory)
     for user_id in exclude:
         audience.user_ids.pop(user_id, None)
