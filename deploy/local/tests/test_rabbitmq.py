@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,11 @@ from herald_local.rabbitmq import USER_QUEUE_POLICY, RabbitNode, answers_amqp
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> RabbitNode:
-    return RabbitNode(tmp_path / "rabbitmq")
+def node(tmp_path: Path) -> Iterator[RabbitNode]:
+    node = RabbitNode(tmp_path / "rabbitmq")
+    yield node
+    if node.pid is not None:  # the test failed in between
+        node.stop()
 
 
 def count_open_files(node: RabbitNode) -> int:
