@@ -15,6 +15,7 @@ from clocks import SetClock
 from waiting import until
 
 from herald_local.rabbitmq import RabbitNode
+from notification_service.broker import user_queues as user_queues_module
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.errors import Unavailable
 from shared_contracts import headers
@@ -277,6 +278,28 @@ async def test_consuming_a_queue_that_is_not_there_is_refused_and_everybody_come
         await queues.link.wait_ready(LIMIT)
         await join(queues, ada)
         assert queues.consumer_count == 1
+
+
+@pytest.mark.req("I15", "D19")
+async def test_waiting_behind_others_is_no_time_out(
+    amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_queues_module, "_RPC_LIMIT_S", 1.0)
+    ada, bob, gone = uuid4(), uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues, contextlib.AsyncExitStack() as others:
+        for _, turn in queues._consuming:
+            await others.enter_async_context(turn)
+        for user_id in (ada, bob, gone):
+            await queues.declare(user_id)
+        waiting = [asyncio.create_task(queues.consume(user_id)) for user_id in (ada, bob, gone)]
+        await asyncio.sleep(1.2)
+        leaving = asyncio.create_task(queues.leave(gone, []))
+        await asyncio.sleep(0)
+        await others.aclose()
+        await asyncio.gather(*waiting, leaving)
+        # A time-out would have closed the channel, and everybody on it would have had to begin again.
+        assert (listener.lost, queues.consumer_count) == ([], 2)
 
 
 async def test_many_users_are_declared_and_consumed_at_once(amqp_url: str, outside: Bystander, clock: SetClock) -> None:

@@ -169,21 +169,20 @@ def test_an_unknown_protocol_version_is_named_and_closed() -> None:
     assert close_code(effects) == 4500
 
 
-@pytest.mark.req("D04")
-def test_silence_ends_after_the_authentication_time() -> None:
-    session = new_session()
-    assert session.on_tick(9.9) == []
-    assert close_code(session.on_tick(10.0)) == 4408
-    waiting = new_session()
+@pytest.mark.req("D04", "D19")
+def test_only_who_has_not_said_who_it_is_runs_out_of_time() -> None:
+    silent, waiting = new_session(), new_session()
     waiting.identify(Hello(token="t"))
-    assert close_code(waiting.on_tick(10.0)) == 4408
+    assert silent.on_tick(9.9) == waiting.on_tick(39.9) == []
+    assert close_code(silent.on_tick(10.0)) == 4408
+    assert close_code(waiting.on_tick(40.0)) == 1013
 
 
 def test_an_identification_that_comes_too_late_is_ignored() -> None:
     session = new_session()
     hello = Hello(token="t")
     session.identify(hello)
-    session.on_tick(10.0)
+    session.on_tick(40.0)
     assert session.on_identified(make_identity(), hello, make_info(), now=11.0, wall_clock=WALL_CLOCK) == []
 
 

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 _CONSUME_CHANNELS: Final = 4
 _DECLARE_CHANNELS: Final = 4
 _RPC_LIMIT_S: Final = 10.0
+_TURN_LIMIT_S: Final = 20.0
+"""Longest wait of somebody who connects behind others; a thousand a second are served on one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class UserQueueListener(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Consumer:
     channel: Channel
+    turn: asyncio.Lock
     tag: str
 
 
@@ -87,7 +90,8 @@ class UserQueues:
         self._listener = listener
         self._declaring: deque[Channel] = deque()
         self._free_declaring = asyncio.Condition()
-        self._consuming: list[Channel] = []
+        # Each with a lock, to wait for one's turn: see `consume`.
+        self._consuming: list[tuple[Channel, asyncio.Lock]] = []
         self._next = 0
         self._consumers: dict[UUID, _Consumer] = {}
         self._tags = itertools.count()
@@ -132,15 +136,20 @@ class UserQueues:
         if not self._consuming:
             raise Unavailable("RabbitMQ is not connected")
         self._next = (self._next + 1) % len(self._consuming)
-        consumer = _Consumer(self._consuming[self._next], f"{user_id}.{next(self._tags)}")
+        consumer = _Consumer(*self._consuming[self._next], f"{user_id}.{next(self._tags)}")
         self._consumers[user_id] = consumer
         try:
-            async with asyncio.timeout(_RPC_LIMIT_S):
-                await consumer.channel.basic_consume(
-                    user_queue_name(user_id),
-                    partial(self._on_message, user_id, consumer),
-                    consumer_tag=consumer.tag,
-                )
+            # The limit is for the operation, not for waiting behind others: a time-out closes the channel, which takes
+            # a quarter of the users with it, who would then all begin again, and wait still longer.
+            async with consumer.turn:
+                if self._consumers.get(user_id) is not consumer:
+                    return  # left, or lost, meanwhile
+                async with asyncio.timeout(_RPC_LIMIT_S):
+                    await consumer.channel.basic_consume(
+                        user_queue_name(user_id),
+                        partial(self._on_message, user_id, consumer),
+                        consumer_tag=consumer.tag,
+                    )
         except (*BROKER_ERRORS, TimeoutError) as error:
             if self._consumers.get(user_id) is consumer:
                 del self._consumers[user_id]
@@ -153,7 +162,7 @@ class UserQueues:
             return
         with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
             # With an answer: what was on its way is delivered before it, and given back by `_on_message`.
-            async with asyncio.timeout(_RPC_LIMIT_S):
+            async with consumer.turn, asyncio.timeout(_RPC_LIMIT_S):
                 await consumer.channel.basic_cancel(consumer.tag)
             await _give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
 
@@ -192,7 +201,7 @@ class UserQueues:
 
     async def _set_up(self, connection: Connection) -> None:
         await declare_topology(connection)
-        self._consuming = [await self._open_consuming(connection) for _ in range(_CONSUME_CHANNELS)]
+        self._consuming = [(await self._open_consuming(connection), asyncio.Lock()) for _ in range(_CONSUME_CHANNELS)]
         declaring = [await open_channel(connection) for _ in range(_DECLARE_CHANNELS)]
         async with self._free_declaring:
             self._declaring = deque(declaring)
@@ -223,11 +232,12 @@ class UserQueues:
 
     async def _take_declaring(self) -> Channel:
         try:
-            async with asyncio.timeout(_RPC_LIMIT_S), self._free_declaring:
+            async with asyncio.timeout(_TURN_LIMIT_S), self._free_declaring:
                 await self._free_declaring.wait_for(lambda: bool(self._declaring))
                 return self._declaring.popleft()
         except TimeoutError:
-            raise Unavailable("RabbitMQ is not connected") from None
+            problem = "busy with the queues of others" if self.link.is_ready else "not connected"
+            raise Unavailable(f"RabbitMQ is {problem}") from None
 
     async def _return_declaring(self, channel: Channel) -> None:
         # A refused declaration closes its channel; the next user gets a fresh one.

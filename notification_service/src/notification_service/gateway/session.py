@@ -74,6 +74,9 @@ MAX_EARLY_BYTES: Final = 64 * 1024
 MAX_REWINDS: Final = 3
 """Times that unacknowledged frames are sent again, after which the connection is closed (4412)."""
 
+MAX_IDENTIFYING: Final = 4
+"""Times the limit for authenticating that checking it may take (1013 beyond)."""
+
 EXPIRY_WARNING_S: Final = 60.0
 
 # What nearly every frame from a client is: read without building a model, in a tenth of the time.
@@ -495,9 +498,7 @@ class Session:
         if self.phase is Phase.CLOSED:
             return []
         if self.phase is not Phase.OPEN:
-            if now - self._opened_at >= self._limits.authentication_s:
-                return self.close(CloseCode.NOT_AUTHENTICATED_IN_TIME, "no authentication in time")
-            return []
+            return self._check_beginning(now)
         if self._leave_at is not None and now >= self._leave_at - 0.1 * DRAIN_NOTICE_S:
             return self.close(CloseCode.RESTARTING, "the server is restarting")
         effects: list[Effect] = []
@@ -524,6 +525,15 @@ class Session:
         self.phase = Phase.CLOSED
         self.follower.stop()
         return [Close(code, reason)]
+
+    def _check_beginning(self, now: float) -> list[Effect]:
+        waited_s = now - self._opened_at
+        if self.phase is Phase.NEW and waited_s >= self._limits.authentication_s:
+            return self.close(CloseCode.NOT_AUTHENTICATED_IN_TIME, "no authentication in time")
+        # It has said who it is: that thousands came at the same moment is no fault of its own.
+        if waited_s >= MAX_IDENTIFYING * self._limits.authentication_s:
+            return self.close(CloseCode.OVERLOADED, "not available right now")
+        return []
 
     def _check_expiry(self, now: float) -> list[Effect]:
         left = self._expires_at - now
