@@ -107,20 +107,33 @@ async def _watch(connection: AsyncConnection, *, limit_s: float) -> asyncio.Time
 def _as_unavailable() -> Iterator[None]:
     try:
         yield
-    except (InterfaceError, OperationalError, PoolTimeoutError) as error:
+    except PoolTimeoutError as error:
         raise Unavailable("the database does not answer") from error
     except DBAPIError as error:
-        if error.connection_invalidated or _is_connection_error(error):
+        if _is_refused_value(error):
+            raise
+        if isinstance(error, (InterfaceError, OperationalError)) or error.connection_invalidated:
             raise Unavailable("the database does not answer") from error
+        if _is_of_the_server(error):
+            raise Unavailable("the database cannot serve this version: is it migrated?") from error
         raise
     except (ConnectionError, TimeoutError) as error:  # asyncpg's own, raised while connecting
         raise Unavailable("the database does not answer") from error
 
 
-def _is_connection_error(error: DBAPIError) -> bool:
-    # asyncpg: admin shutdown, crash shutdown, cannot connect now, too many connections.
+def _is_refused_value(error: DBAPIError) -> bool:
+    # asyncpg calls a value that no column of its type can hold an interface error. It comes again with every try.
+    cause = error.orig.__cause__ if error.orig is not None else None
+    return isinstance(cause, ValueError)
+
+
+def _is_of_the_server(error: DBAPIError) -> bool:
+    """Whether any other statement would have failed as well, and this one may succeed later.
+
+    Connections, shutdown and start, resources; and tables, columns or rights that a migration has yet to bring.
+    """
     state = getattr(error.orig, "sqlstate", None)
-    return state is not None and state[:2] in ("08", "57", "53")
+    return state is not None and (state[:2] in ("08", "57", "53") or state in ("42P01", "42703", "42501"))
 
 
 def _make_engine(url: str, *, pool_size: int, timeout_s: float, statement_limit_s: float | None) -> AsyncEngine:

@@ -1,4 +1,6 @@
-"""Messages RabbitMQ itself gave up, after as many returns as the delivery limit allows: kept as dead letters too."""
+"""Messages nobody could take, kept as dead letters: given up by RabbitMQ, after as many returns as the delivery limit
+allows, or by a worker whose handler failed on them each time.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from shared_contracts.topology import DELIVERY_LIMIT
 
 
 class PoisonHandler:
-    """Handler of the queue the intake's queues dead-letter to."""
+    """Handler of the queue the intake's queues dead-letter to, and of what the intake's own handler cannot take."""
 
     def __init__(self, database: Database, publisher: Publisher, clock: Clock) -> None:
         self._database = database
@@ -24,7 +26,23 @@ class PoisonHandler:
 
     async def __call__(self, batch: Sequence[Incoming]) -> Awaitable[None]:
         """Store a batch."""
-        letters = [_make_letter(message) for message in batch]
+        return await self._keep([_make_letter(message) for message in batch])
+
+    async def give_up(self, message: Incoming, attempts: int, error: Exception) -> Awaitable[None]:
+        """Store a message a handler failed on, with the kind of the error; the log has the rest."""
+        letter = DeadLetter(
+            reason=Reason.ATTEMPTS_EXHAUSTED,
+            detail=f"the worker failed on it {attempts} times ({type(error).__name__}); its log says why",
+            payload=message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            message_id=message.message_id,
+            source=message.app_id,
+            attempts=attempts,
+        )
+        return await self._keep([letter])
+
+    async def _keep(self, letters: Sequence[DeadLetter]) -> Awaitable[None]:
         async with self._database.write() as connection:
             ids = await insert_dead_letters(connection, letters, now=self._clock.now())
         return announce_dead_letters(self._publisher, letters, ids)

@@ -12,6 +12,7 @@ import structlog
 from notification_service import metrics
 from notification_service.background import keep_running
 from notification_service.broker.consumer import BatchConsumer
+from notification_service.broker.isolating import Isolating
 from notification_service.dead_letters.poison import PoisonHandler
 from notification_service.entrypoints.health import Check
 from notification_service.entrypoints.parts import Parts
@@ -71,11 +72,12 @@ class Worker:
 
     def __init__(self, parts: Parts) -> None:
         settings = parts.settings
-        receiver = Receiver(parts.pipeline.handle)
+        poison = PoisonHandler(parts.database, parts.publisher, parts.clock)
+        receiver = Isolating(Receiver(parts.pipeline.handle), give_up=poison.give_up, clock=parts.clock)
         handlers = (
             (INTAKE.name, receiver, settings.intake_batch_size),
             (INTAKE_BROADCAST.name, receiver, settings.intake_batch_size),
-            (INTAKE_POISON.name, PoisonHandler(parts.database, parts.publisher, parts.clock), 50),
+            (INTAKE_POISON.name, poison, 50),
             (IDENTITY_MIRROR.name, parts.mirror, 500),
         )
         self.consumers = [
