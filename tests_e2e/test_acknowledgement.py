@@ -14,6 +14,7 @@ from harness.stack import Stack
 from harness.waiting import eventually
 
 
+@pytest.mark.req("DG-1", "DG-7")
 async def test_what_was_not_acknowledged_comes_again_marked(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     first_url, second_url = stack.system.notify_urls
@@ -89,6 +90,7 @@ async def test_auto_mode_needs_no_acknowledgements(stack: Stack, rest: Rest, bac
 
 @pytest.mark.req("I08")
 @pytest.mark.req("I09")
+@pytest.mark.req("DG-11")
 async def test_random_disconnects_leave_no_gap_and_no_wrong_order(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     urls = stack.system.notify_urls
@@ -165,6 +167,7 @@ async def test_sync_sends_what_changed_since_a_position(stack: Stack, rest: Rest
         assert (refused["ref"], refused["code"]) == ("s2", "invalid_position")
 
 
+@pytest.mark.req("DG-2", "DG-3")
 async def test_positions_are_valid_on_every_node(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     first_url, second_url = stack.system.notify_urls

@@ -22,6 +22,7 @@ async def open_plain(stack: Stack, query: str = "", **options: Any) -> Socket:
     return Socket(await websockets.connect(url, compression=None, **options), acks=True)
 
 
+@pytest.mark.req("CP-16")
 async def test_bearer_header(stack: Stack, rest: Rest) -> None:
     alice = await rest.log_in("alice")
     async with connected(stack.system.notify_urls[0], alice.access, device_id="phone", welcome=False) as device:
@@ -56,6 +57,7 @@ async def test_ticket_works_once(stack: Stack, rest: Rest) -> None:
     assert await again.wait_closed() == 4501
 
 
+@pytest.mark.req("CP-1", "CP-19")
 async def test_first_frame_hello(stack: Stack, rest: Rest) -> None:
     alice = await rest.log_in("alice")
     device = await open_plain(stack)
@@ -81,6 +83,7 @@ async def test_a_token_in_the_query_is_refused(stack: Stack, rest: Rest) -> None
 
 
 @pytest.mark.req("D04")
+@pytest.mark.req("CP-5")
 async def test_no_authentication_in_time(stack: Stack) -> None:
     async def count(what: str) -> int:
         return len((await asyncio.to_thread(stack.node.ctl, f"list_{what}", "name")).splitlines())

@@ -109,6 +109,7 @@ async def look_where(wanderers: list[Wanderer]) -> set[int]:
 
 @pytest.mark.req("D18")
 @pytest.mark.req("X-12")
+@pytest.mark.req("CP-14")
 async def test_a_node_that_drains_sends_its_clients_to_the_other_without_a_loss(
     stack: Stack, rest: Rest, backend: Backend
 ) -> None:

@@ -31,6 +31,7 @@ async def send_until_taken(socket: Socket, **frame: object) -> Frame:
     return await eventually(attempt, is_good=lambda answer: answer["type"] == "sent")
 
 
+@pytest.mark.req("DG-18")
 async def test_the_sender_hears_it_or_not_by_choice(stack: Stack, rest: Rest) -> None:
     ada, ben = await rest.make_people(2)
     group_id = await rest.make_group([ada, ben])
@@ -60,6 +61,7 @@ async def test_the_sender_hears_it_or_not_by_choice(stack: Stack, rest: Rest) ->
             await other_device.expect_nothing(for_s=0.3)
 
 
+@pytest.mark.req("CP-4")
 async def test_messages_have_a_rate_of_their_own(stack: Stack, rest: Rest) -> None:
     ada, ben = await rest.make_people(2)
     async with connected(stack.system.notify_urls[0], ada.access) as sender:

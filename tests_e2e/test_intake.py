@@ -32,6 +32,7 @@ async def find_letters(rest: Rest, token: str, message_ids: set[str]) -> dict[st
 
 @pytest.mark.req("I16")
 @pytest.mark.req("X-5")
+@pytest.mark.req("DG-12")
 async def test_one_message_id_is_one_notification_by_whatever_way(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     shop = await rest.shop_token()

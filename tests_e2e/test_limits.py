@@ -216,6 +216,7 @@ async def test_fragments_end_with_the_right_code_too(stack: Stack, rest: Rest) -
         deep(20_000),
     ],
 )
+@pytest.mark.req("CP-1", "CP-3")
 async def test_text_that_is_no_frame_is_answered_four_times_and_ended_the_fifth(
     stack: Stack, rest: Rest, text: bytes
 ) -> None:
@@ -252,6 +253,7 @@ async def test_compression_is_not_negotiated(stack: Stack, rest: Rest) -> None:
 
 
 @pytest.mark.req("D09")
+@pytest.mark.req("CP-7")
 async def test_frames_beyond_64_kib(stack: Stack, rest: Rest) -> None:
     alice = await rest.log_in("alice")
     url = stack.system.notify_urls[0]
@@ -277,6 +279,7 @@ async def test_frames_beyond_64_kib(stack: Stack, rest: Rest) -> None:
 
 
 @pytest.mark.req("D07")
+@pytest.mark.req("CP-10")
 async def test_the_oldest_over_all_nodes_gives_way(stack: Stack, rest: Rest) -> None:
     (person,) = await rest.make_people(1)
     urls = stack.system.notify_urls
@@ -293,6 +296,7 @@ async def test_the_oldest_over_all_nodes_gives_way(stack: Stack, rest: Rest) -> 
 
 
 @pytest.mark.req("D07")
+@pytest.mark.req("CP-9")
 async def test_beyond_the_total_503_before_the_upgrade(stack: Stack, rest: Rest) -> None:
     (person,) = await rest.make_people(1)
     async with other_settings(stack, {"NOTIFY_MAX_CONNECTIONS": "3"}) as url:
@@ -313,6 +317,7 @@ async def test_beyond_the_total_503_before_the_upgrade(stack: Stack, rest: Rest)
 
 
 @pytest.mark.req("D08")
+@pytest.mark.req("CP-9", "X-12")
 async def test_a_storm_of_handshakes_is_admitted_at_the_rate(stack: Stack, rest: Rest) -> None:
     people = await rest.make_people(60)
     async with other_settings(stack, {"NOTIFY_MAX_HANDSHAKES_PER_SECOND": "10"}) as url:
@@ -378,6 +383,7 @@ async def test_a_dripped_head_is_cut(stack: Stack) -> None:
 
 @pytest.mark.req("D14")
 @pytest.mark.req("D15")
+@pytest.mark.req("CP-8")
 async def test_clients_that_never_read_are_cut_and_cost_little(stack: Stack, rest: Rest, backend: Backend) -> None:
     sleepers = await rest.make_people(20)
     url = stack.system.notify_urls[0]
@@ -417,6 +423,7 @@ async def test_clients_that_never_read_are_cut_and_cost_little(stack: Stack, res
 
 
 @pytest.mark.req("D16")
+@pytest.mark.req("CP-2")
 async def test_a_half_open_peer_is_noticed_and_keeps_its_frames(stack: Stack, rest: Rest, backend: Backend) -> None:
     (person,) = await rest.make_people(1)
     host, port = stack.system.notify_urls[0].removeprefix("http://").split(":")

@@ -15,6 +15,7 @@ from harness.waiting import eventually
 
 @pytest.mark.req("I10")
 @pytest.mark.only_on("postgresql")
+@pytest.mark.req("DG-8", "DG-16")
 async def test_500_messages_wait_in_the_queue_through_a_broker_restart(
     stack: Stack, rest: Rest, backend: Backend
 ) -> None:

@@ -38,6 +38,7 @@ async def friends(rest: Rest, count: int = 2) -> list[Person]:
 
 @pytest.mark.req("PR-3")
 @pytest.mark.req("PR-2")
+@pytest.mark.req("PR-4")
 async def test_a_friend_comes_goes_away_and_leaves(stack: Stack, rest: Rest) -> None:
     ada, ben = await friends(rest)
     first, second = stack.system.notify_urls

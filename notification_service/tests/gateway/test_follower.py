@@ -336,6 +336,7 @@ def test_a_long_backlog_comes_in_pages() -> None:
     assert types(follower.on_page(make_page([5, 6], seq=6), 0.0))[-1] == "synced"
 
 
+@pytest.mark.req("DG-6")
 def test_a_top_the_store_knows_of_is_caught_up_with() -> None:
     follower, _ = follow()
     live(follower, 1)
@@ -346,6 +347,7 @@ def test_a_top_the_store_knows_of_is_caught_up_with() -> None:
 
 
 @pytest.mark.req("H09")
+@pytest.mark.req("DG-6")
 def test_a_broadcast_the_store_knows_of_is_caught_up_with() -> None:
     follower, _ = follow()
     assert follower.take_broadcast(1, 0.0)
