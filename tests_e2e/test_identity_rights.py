@@ -197,6 +197,7 @@ async def chatty(stack: Stack) -> AsyncIterator[Stack]:
 
 @pytest.mark.timeout(300)  # starts two processes anew, twice
 @pytest.mark.req("G01", "G02")
+@pytest.mark.only_on("postgresql")
 async def test_the_logs_keep_no_secret_and_one_line_each(chatty: Stack, rest: Rest) -> None:
     stack = chatty
     person = await make_person(rest, Role.ADMIN)

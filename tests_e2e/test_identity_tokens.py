@@ -297,6 +297,7 @@ async def test_a_token_in_any_other_spelling(stack: Stack, rest: Rest, alice: Pe
 
 
 @pytest.mark.req("A13")
+@pytest.mark.only_on("sqlite")
 async def test_while_the_auth_service_is_away(stack: Stack, rest: Rest, forger: Forger) -> None:
     (person, gone) = await rest.make_people(2)
     admin = await rest.log_in("admin")

@@ -36,7 +36,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.waiting = 0
-        self.is_aborted = self.is_closed = False
+        self.is_aborted = self.is_closed = self.has_ended = False
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -54,6 +54,14 @@ class Wire(asyncio.Transport):
     @override
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else default
+
+    @override
+    def can_write_eof(self) -> bool:
+        return True
+
+    @override
+    def write_eof(self) -> None:
+        self.has_ended = True
 
     @override
     def abort(self) -> None:
@@ -203,6 +211,21 @@ async def test_frames_that_say_nothing_are_counted_too(opcode: Opcode, *, fin: b
         connection.data_received(frame(b"", opcode, fin=fin))
     assert not connection.session.is_open
     assert struct.pack("!H", 4429) in wire.written
+
+
+@pytest.mark.req("D11")
+async def test_a_peer_that_broke_the_protocol_is_told_and_need_not_wait() -> None:
+    connection, wire = connect(Node())
+    connection.data_received(frame(b"\xff"))
+    assert closing(wire)[0] == 1007
+    connection, wire = connect(Node())
+    connection.data_received(Frame(Opcode.TEXT, b"unmasked").serialize(mask=False))
+    assert closing(wire)[0] == 1002
+    assert (wire.has_ended, wire.is_closed, wire.is_aborted) == (True, False, False)
+    # What it still sends is dropped.
+    before = len(wire.written)
+    connection.data_received(frame(b'{"type":"ping"}') + frame(b"p", Opcode.PING))
+    assert len(wire.written) == before
 
 
 @pytest.mark.req("D15")

@@ -268,6 +268,10 @@ class Connection(asyncio.Protocol, Client):
         sent = self._protocol.close_sent
         metrics.ws_closed.labels(str(sent.code if sent else 1002)).inc()
         self._write_protocol_output()
+        if not self._is_lost and self._transport.can_write_eof():
+            # Half of the connection: the peer need not wait for the rest, and what it still sends is read and dropped.
+            # Closing whole with unread data would reset the connection, and the peer would see 1006.
+            self._transport.write_eof()
         self._close_later()
 
     # --- effects --------------------------------------------------------------------------------------------------
