@@ -62,7 +62,7 @@ e2e: setup ## Run the end-to-end tests alone (ARGS go to pytest)
 	@$(VENV)/python -m herald_local.testing --only e2e $(ARGS)
 
 .PHONY: ledger
-ledger: setup ## Count what faults cost, in full: 1,000 sockets, 20 rounds of each fault (an hour; ARGS: -k a-fault)
+ledger: setup ## Count what faults cost, in full: 1,000 sockets, 20 rounds of each fault (an hour; ARGS="-k gateway-killed" for one)
 	@HERALD_THOROUGH=1 $(VENV)/python -m herald_local.testing --only e2e-postgresql -m ledger -s --randomly-dont-reorganize $(ARGS)
 
 .PHONY: coverage

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,10 @@ from harness.stack import Stack
 from harness.waiting import eventually
 from notification_service.failpoints import VARIABLE as FAIL_POINT
 
-PEOPLE = rounds(500, 6)
-MESSAGES = rounds(2_000, 80)
-ROUNDS = rounds(20, 2)
+# A long run in pieces, or on a busy machine: each of the three can be named.
+PEOPLE = int(os.environ.get("HERALD_LEDGER_SOCKETS", rounds(1_000, 12))) // 2
+MESSAGES = int(os.environ.get("HERALD_LEDGER_MESSAGES", rounds(2_000, 80)))
+ROUNDS = int(os.environ.get("HERALD_LEDGER_ROUNDS", rounds(20, 2)))
 HANG_S = rounds(20, 12)  # longer than the 10 s a publish waits for its confirm
 ALARM_S = rounds(60, 4)
 CLOSE_EVERY_S = rounds(5, 2)
