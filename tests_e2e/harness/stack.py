@@ -218,4 +218,4 @@ def running_stack(
         yield stack
     finally:
         stack.stop_all()
-        node.stop()
+        node.discard()

@@ -103,7 +103,7 @@ def backing_services() -> Iterator[dict[str, str]]:
         yield {RABBIT_FOLDER: str(node.folder), POSTGRES_URL: cluster.url("postgres")}
     finally:
         starting.join()
-        node.stop()
+        node.discard()
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
