@@ -280,6 +280,25 @@ async def test_consuming_a_queue_that_is_not_there_is_refused_and_everybody_come
         assert queues.consumer_count == 1
 
 
+@pytest.mark.req("I15", "H11")
+async def test_one_refused_among_many_that_come_together_hurts_nobody_else(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    people, odd = [uuid4() for _ in range(60)], uuid4()
+    await outside.declare(user_queue_name(odd), queue_type="quorum")
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        together = [*people[:40], odd, *people[40:]]
+        outcomes = await asyncio.gather(*(queues.declare(each) for each in together), return_exceptions=True)
+        refused = [user_id for user_id, each in zip(together, outcomes, strict=True) if each is not None]
+        assert refused == [odd]
+        await asyncio.gather(*(queues.consume(user_id) for user_id in people))
+        for user_id in people:
+            await send(outside, user_id, b"x")
+        await until(lambda: len(listener.frames) == len(people))
+        assert listener.lost == []
+
+
 @pytest.mark.req("I15", "D19")
 async def test_waiting_behind_others_is_no_time_out(
     amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch

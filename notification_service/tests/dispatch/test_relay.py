@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import func, select, update
 from waiting import until
 
-from notification_service.broker.declare import declare_topology, declare_user_queue
+from notification_service.broker.declare import declare_topology, declare_user_queues
 from notification_service.broker.link import open_channel
 from notification_service.broker.publisher import Publisher
 from notification_service.db.engine import Database
@@ -113,7 +113,7 @@ async def consume_all(outside: Bystander, queue: str, count: int) -> list[Any]:
 async def make_queue(outside: Bystander, mail: Mail, user_id: UUID) -> None:
     """As if a device of the user were connected: the queue exists, and the mailbox knows."""
     channel = await open_channel(outside.connection)
-    await declare_user_queue(channel, user_id)
+    await declare_user_queues(channel, [user_id])
     await channel.close()
     await mail.open(user_id)
 

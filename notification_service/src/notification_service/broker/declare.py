@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from aiormq import spec
+from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 
@@ -49,11 +52,24 @@ async def bind(channel: Channel, binding: Binding) -> None:
     await channel.queue_bind(binding.queue.name, binding.exchange.name, binding.routing_key)
 
 
-async def declare_user_queue(channel: Channel, user_id: UUID) -> None:
-    """Declare one user's durable queue and bind it; harmless when both exist."""
-    queue = user_queue(user_id)
-    await declare_queue(channel, queue)
-    await bind(channel, Binding(DELIVERY_DIRECT, queue, queue.name))
+async def declare_user_queues(channel: Channel, user_ids: Sequence[UUID]) -> None:
+    """Declare these users' durable queues and bind them; harmless when they exist.
+
+    Written without waiting for an answer to each: RabbitMQ works off a channel in order, so the answer to the question
+    at the end says that all is done. A refusal closes the channel, whatever it was for.
+
+    Args:
+        channel: One that consumes nothing.
+    """
+    frames: list[spec.Queue.Declare | spec.Queue.Bind] = []
+    for user_id in user_ids:
+        queue = user_queue(user_id)
+        frames += (
+            spec.Queue.Declare(queue=queue.name, durable=True, nowait=True, arguments=dict(queue.arguments)),
+            spec.Queue.Bind(queue=queue.name, exchange=DELIVERY_DIRECT.name, routing_key=queue.name, nowait=True),
+        )
+    await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))
+    await channel.basic_qos(prefetch_count=1)
 
 
 async def count_consumers(connection: Connection, queue: str) -> int:
