@@ -71,6 +71,11 @@ class HttpSink:
         self.seen: list[Seen] = []
         self.sent_bytes = 0
         self.connections = 0
+        self.answered = 0
+        # Cleared: requests are taken, and answered when it is set again; those it does not hold, at once.
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.holds: Callable[[Seen], bool] = lambda _: True
         self._server: asyncio.Server | None = None
 
     @property
@@ -99,6 +104,8 @@ class HttpSink:
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 seen = Seen(method, path, headers, body, time.monotonic())
                 self.seen.append(seen)
+                if self.holds(seen):
+                    await self.answering.wait()
                 await self._answer(self.script(seen), writer)
         writer.close()
 
@@ -115,6 +122,7 @@ class HttpSink:
             await asyncio.sleep(0.2 if reply.drip else 0)
         writer.write(reply.body)
         await writer.drain()
+        self.answered += 1
 
 
 @contextlib.asynccontextmanager
@@ -137,6 +145,8 @@ class MailSink:
     refuse_data: Callable[[Envelope], str | None] = lambda _: None
     port: int = 0
     sessions: int = 0
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: int = 0
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
@@ -158,6 +168,8 @@ class MailSink:
             return refusal
         self.mails.append(envelope)
         self.at.append(time.monotonic())
+        await self.answering.wait()
+        self.answered += 1
         return "250 OK"
 
     @property
@@ -168,6 +180,7 @@ class MailSink:
 @contextlib.asynccontextmanager
 async def mail_sink(**options: Any) -> AsyncIterator[MailSink]:
     sink = MailSink()
+    sink.answering.set()
 
     def make_session() -> SMTP:
         return SMTP(sink, hostname="sink.example", enable_SMTPUTF8=True, **options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_RATE = re.compile(r"(?P<scope>[a-z][a-z0-9_]*(?:\.(?:tenant|sender))?)=(?P<count>\d{1,7})/(?P<unit>[smh])")
+_RATE = re.compile(r"(?P<scope>[a-z][a-z0-9_]*(?:\.(?:provider|tenant|sender))?)=(?P<count>\d{1,7})/(?P<unit>[smh])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Rate:
 
 
 def parse_rates(text: str) -> dict[str, Rate]:
-    """Read `email=100/s,sms.tenant=60/m`: a channel's limit, or each tenant's or sender's share of it.
+    """Read `email=100/s,sms.tenant=60/m`: a channel's limit, or that of each provider, tenant or sender of it.
 
     Raises:
         ValueError: Names the part that cannot be read.

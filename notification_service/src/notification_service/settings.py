@@ -158,7 +158,8 @@ class Settings(BaseSettings):
     )
     rate_limits: str = Field(
         "telegram=25/s,sms=20/s",
-        description="Of outgoing channels, like `email=100/s,sms.tenant=60/m`; `.tenant` and `.sender`: for each one.",
+        description="Of outgoing channels, like `email=100/s,sms.tenant=60/m`; `.provider` (account or endpoint), "
+        "`.tenant` and `.sender`: for each one.",
     )
     breaker_threshold: int = Field(10, ge=1, description="Failures in a row after which a provider is left alone.")
     breaker_open_seconds: Duration = Field(

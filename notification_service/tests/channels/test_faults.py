@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,10 +11,11 @@ from uuid import UUID
 
 import pytest
 from aiormq import connect
-from channel_kit import Reply, Seen, Sending, http_sink, mail_sink, running_channels
+from channel_kit import Reply, Sending, http_sink, mail_sink, running_channels
 from sqlalchemy import delete, insert, select, update
 from waiting import until
 
+from notification_service.channels.board import list_breakers
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery
 from notification_service.channels.ports import GO_ON, Pending, Rendered, Unrenderable, Verdict
@@ -50,39 +50,35 @@ async def has_rows(sending: Sending, notification_id: UUID, count: int) -> bool:
     return len(await sending.rows(notification_id)) == count
 
 
+async def is_left_alone(sending: Sending, ids: Sequence[UUID]) -> bool:
+    """Whether some attempt ended without a call."""
+    found = [each.outcome for one in ids for each in await sending.attempts(one)]
+    return "breaker_open" in found
+
+
 async def is_held(sending: Sending, notification_id: UUID) -> bool:
     return all(row.reason is not None for row in await sending.rows(notification_id))
 
 
 @pytest.mark.req("F12")
-async def test_one_endpoint_that_hangs_holds_nobody_else(database: Database, amqp_url: str) -> None:
-    hung = "127.0.1.1:"
-    is_hanging = False
-
-    def answer(seen: Seen) -> Reply:
-        return Reply(seconds=30 if is_hanging and seen.headers["host"].startswith(hung) else 0.01)
-
-    async with http_sink(answer, host="0.0.0.0") as sink, running_channels(database, amqp_url) as sending:  # noqa: S104
+async def test_endpoints_that_hang_hold_nobody_else(database: Database, amqp_url: str) -> None:
+    """Five of fifty take every call and answer none. How fast the others are is measured by `make bench`."""
+    hung = {f"127.0.1.{number}" for number in range(1, 6)}
+    async with http_sink(host="0.0.0.0") as sink, running_channels(database, amqp_url) as sending:  # noqa: S104
+        sink.holds = lambda seen: seen.headers["host"].partition(":")[0] in hung
+        sink.answering.clear()
         people = await add_endpoints(sending, sink.url, 50)
+        ids = [await sending.deliver(*people, channel="webhook") for _ in range(4)]
 
-        async def measure() -> float:
-            """The 95th percentile, in seconds, until the other endpoints are called."""
-            sink.seen.clear()
-            started = time.monotonic()
-            for _ in range(4):
-                await sending.deliver(*people, channel="webhook")
-            deadline = time.monotonic() + 30
-            while sum(not seen.headers["host"].startswith(hung) for seen in sink.seen) < 4 * 49:
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.01)
-            times = [seen.at - started for seen in sink.seen if not seen.headers["host"].startswith(hung)]
-            return statistics.quantiles(times, n=20)[18]
+        async def others_have_theirs() -> bool:
+            rows = [row for each in ids for row in await sending.rows(each) if row.user_id in people[5:]]
+            return len(rows) == 4 * 45 and all(row.status == "sent" for row in rows)
 
-        await measure()
-        normal = min([await measure() for _ in range(3)])
-        is_hanging = True
-        with_hanging = min([await measure() for _ in range(3)])
-        assert with_hanging < 2 * normal + 0.1, (normal, with_hanging)
+        await until(others_have_theirs, within_s=60)
+        # While not one call of the others was answered: a call is given up after 10 s at the earliest.
+        assert {seen.headers["host"].partition(":")[0] for seen in sink.seen if sink.holds(seen)} == hung
+        assert sink.answered == 4 * 45
+        sink.answering.set()
 
 
 async def test_an_endpoint_that_is_down_is_left_alone_and_asked_again(database: Database, amqp_url: str) -> None:
@@ -94,23 +90,33 @@ async def test_an_endpoint_that_is_down_is_left_alone_and_asked_again(database: 
             amqp_url,
             breaker_threshold=3,
             breaker_open_seconds=timedelta(seconds=1),
-            retry_delays_seconds=(timedelta(seconds=0.3), timedelta(seconds=0.3), timedelta(seconds=1.5)),
+            retry_delays_seconds=(timedelta(seconds=0.3),) * 12,
         ) as sending,
     ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         ids = [await sending.deliver(user_id, channel="webhook") for _ in range(6)]
-        await asyncio.sleep(1.0)
         worker = next(each for each in sending.parts.workers if each.channel.name == "webhook")
-        assert set(worker.breakers.states().values()) == {"opened"}
-        asked = len(sink.seen)
-        # Without the breaker it would have been asked three times for each.
-        assert asked <= 9
+        await until(lambda: "opened" in worker.breakers.states().values())
+
+        async def is_shown() -> bool:
+            async with database.read() as connection:
+                shown = await list_breakers(connection, now=datetime.now(UTC))
+            return [(each.channel, each.state) for each in shown] == [("webhook", "opened")]
+
+        # Also where everybody can see it, and of what it left alone.
+        await until(is_shown)
+        await until(lambda: is_left_alone(sending, ids))
         is_down = False
         for notification_id in ids:
             await sending.wait_for(notification_id, "sent")
-        outcomes = {each.outcome for each in await sending.attempts(ids[-1])}
-        assert "breaker_open" in outcomes
+        await until(lambda: not worker.breakers.not_closed(datetime.now(UTC)))
+
+        async def is_gone() -> bool:
+            async with database.read() as connection:
+                return not await list_breakers(connection, now=datetime.now(UTC))
+
+        await until(is_gone)
 
 
 class Recheck:
@@ -154,6 +160,8 @@ async def test_an_address_that_is_gone_since(database: Database, amqp_url: str) 
             ids = [await sending.add_contact(each, "webhook", sink.url, SECRET) for each in people]
             sent = [await sending.deliver(each, channel="webhook") for each in people]
         async with database.write() as connection:
+            # There was no queue yet: the scheduler need not wait to try again.
+            await connection.execute(update(deliveries).values(next_attempt_at=datetime.now(UTC)))
             await connection.execute(delete(contacts).where(contacts.c.id == ids[0]))
             await connection.execute(
                 update(contacts).where(contacts.c.id == ids[1]).values(disabled_at=datetime.now(UTC))
@@ -385,8 +393,8 @@ async def test_a_rate_limit_spreads_deliveries(database: Database, amqp_url: str
         for notification_id in ids:
             await sending.wait_for(notification_id, "sent")
         took = sink.seen[-1].at - sink.seen[0].at
-        # Five at once, ten more at five a second.
-        assert 1.5 <= took <= 5, took
+        # Five at once, ten more at five a second: never faster, however slow this machine is.
+        assert took >= 1.5, took
 
 
 @pytest.mark.req("I03")

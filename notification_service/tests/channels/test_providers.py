@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-import http_ece
+import httpx
 import pytest
+import requests
 from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, running_channels
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from provider_kit import VAPID, Browser, make_account_key
+from service import taken_port
 
+from notification_service.channels.apprise.calls import classify_calls
+from notification_service.channels.http.client import Answer
+from notification_service.channels.interface import FailureKind
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from shared_contracts.error_codes import Reason
@@ -23,10 +29,12 @@ ACTIONS = [{"id": "track", "label": "Track <it>", "url": "https://shop.example/o
 ODD = "Order <1042> & *more* | @channel"
 
 
-@pytest.fixture(params=["sqlite"])
-def database_url(tmp_path: Path) -> str:
+@pytest.fixture
+def migrated_url(tmp_path: Path, sqlite_template: Path) -> str:
     """What a provider is told does not depend on the database."""
-    return f"sqlite+aiosqlite:///{tmp_path}/notify.sqlite3"
+    path = tmp_path / "migrated.sqlite3"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite+aiosqlite:///{path}"
 
 
 async def send_one(sending: Sending, channel: str, address: str, secret: str | None = None, **fields: Any) -> AnyRow:
@@ -173,36 +181,6 @@ async def test_a_webhook_that_is_gone_is_disabled(channel: str, status: int, dat
         assert len(sink.seen) == 1
 
 
-class Browser:
-    """A push receiver that decrypts."""
-
-    def __init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.auth = b"0123456789abcdef"
-
-    @property
-    def keys(self) -> str:
-        raw = self.key.public_key().public_bytes(
-            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
-        )
-        return json.dumps({"p256dh": b64(raw), "auth": b64(self.auth)})
-
-    def decrypt(self, body: bytes) -> dict[str, Any]:
-        plain = http_ece.decrypt(body, private_key=self.key, auth_secret=self.auth, version="aes128gcm")
-        found: dict[str, Any] = json.loads(plain)
-        return found
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-VAPID = {
-    "NOTIFY_VAPID_PRIVATE_KEY": b64(bytes(range(1, 33))),
-    "NOTIFY_VAPID_SUBJECT": "mailto:ops@example.org",
-}
-
-
 async def test_web_push(database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = Browser()
     async with (
@@ -251,10 +229,7 @@ async def test_a_subscription_that_is_gone_is_disabled(
 
 @pytest.fixture(scope="module")
 def account_key() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+    return make_account_key()
 
 
 async def test_push(
@@ -321,6 +296,50 @@ async def test_apprise(database: Database, amqp_url: str) -> None:
     assert row.status == "sent"
     body = json.loads(sink.seen[0].body)
     assert (body["title"], body["message"]) == ("Your order is on its way", "Order 1042 left the warehouse.")
+
+
+@pytest.mark.parametrize(
+    ("replies", "status", "reason", "calls"),
+    [
+        # Clearly not taken: asked again.
+        ([Reply(503)], "sent", None, 2),
+        ([Reply(429)], "sent", None, 2),
+        # Nobody knows: Apprise's services know no repeats.
+        ([Reply(500)], "failed", Reason.PROVIDER_UNAVAILABLE, 1),
+        ([Reply(400)], "failed", Reason.PROVIDER_REJECTED, 1),
+    ],
+)
+async def test_what_a_service_of_apprise_answers(
+    replies: list[Reply], status: str, reason: Reason | None, calls: int, *, database: Database, amqp_url: str
+) -> None:
+    left = iter(replies)
+    async with http_sink(lambda _: next(left, Reply())) as sink, running_channels(database, amqp_url) as sending:
+        row = await send_one(sending, "apprise", sink.url.replace("http://", "json://") + "/hook")
+    assert (row.status, row.reason, len(sink.seen)) == (status, reason, calls)
+
+
+async def test_a_service_of_apprise_that_does_not_answer(
+    database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was never made is tried again; one that was made, and lost, is not."""
+    monkeypatch.setattr("notification_service.channels.apprise.channel._READ_LIMIT_S", 0.2)
+    with taken_port() as port:
+        async with http_sink() as sink, running_channels(database, amqp_url) as sending:
+            sink.answering.clear()
+            row = await send_one(sending, "apprise", sink.url.replace("http://", "json://") + "/hook")
+            assert (row.status, row.reason, row.attempts) == ("failed", Reason.PROVIDER_UNAVAILABLE, 1)
+            sink.answering.set()
+            row = await send_one(sending, "apprise", f"json://127.0.0.1:{port}/hook")
+            assert (row.status, row.reason, row.attempts) == ("failed", Reason.ATTEMPTS_EXHAUSTED, 3)
+
+
+def test_what_part_of_a_service_took() -> None:
+    taken, refused = Answer(200, httpx.Headers(), b""), Answer(503, httpx.Headers(), b"")
+    now = datetime.now(UTC)
+    assert classify_calls([], now=now).kind is FailureKind.UNKNOWN
+    assert classify_calls([taken, refused], now=now).kind is FailureKind.UNKNOWN
+    assert classify_calls([refused, requests.ReadTimeout()], now=now).kind is FailureKind.UNKNOWN
+    assert classify_calls([refused, requests.ConnectTimeout()], now=now).kind is FailureKind.TEMPORARY
 
 
 async def test_channels_without_their_settings_are_suppressed(database: Database, amqp_url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from notification_service.channels.breakers import Breakers
+from notification_service.channels.breakers import Breakers, Entry
 from notification_service.channels.http.channel import MAX_RETRY_AFTER, read_retry_after
 from notification_service.channels.interface import Failure, FailureKind
 from notification_service.channels.judge import IN_PROGRESS, Judgement, Step, judge
@@ -188,37 +188,49 @@ def test_what_is_on_the_suppression_list_or_not_proved() -> None:
 # --- breakers, slots, rates -------------------------------------------------------------------------------------------
 
 
+def enter(breakers: Breakers, route: str) -> Entry:
+    entry = breakers.try_enter(route)
+    assert entry is not None
+    return entry
+
+
 async def test_a_breaker_opens_probes_and_closes() -> None:
     breakers = Breakers("webhook", threshold=2, open_for=timedelta(seconds=0.1))
-    assert breakers.try_enter("a")
-    breakers.leave("a", failed=False)
+    breakers.leave(enter(breakers, "a"), failed=False)
     assert breakers.states() == {}
+    # Began before it opened, and end later.
+    old = [enter(breakers, "a") for _ in range(3)]
     for _ in range(2):
-        assert breakers.try_enter("a")
-        breakers.leave("a", failed=True)
+        breakers.leave(enter(breakers, "a"), failed=True)
     assert breakers.states() == {"a": "opened"}
-    assert not breakers.try_enter("a")
-    assert breakers.try_enter("b")
+    assert breakers.try_enter("a") is None
+    assert breakers.try_enter("b") is not None
+    breakers.leave(old[0], failed=False)
+    assert breakers.states() == {"a": "opened"}
     await asyncio.sleep(0.15)
-    # One probe at a time.
-    assert breakers.try_enter("a")
-    assert not breakers.try_enter("a")
-    breakers.leave("a", failed=True)
-    assert not breakers.try_enter("a")
+    # One probe at a time, and nobody else decides.
+    probe = enter(breakers, "a")
+    assert breakers.try_enter("a") is None
+    breakers.leave(old[1], failed=False)
+    assert breakers.try_enter("a") is None
+    breakers.leave(probe, failed=True)
+    assert breakers.states() == {"a": "opened"}
     await asyncio.sleep(0.15)
-    assert breakers.try_enter("a")
-    breakers.leave("a", failed=False)
-    assert breakers.states() == {"a": "closed"}
-    assert breakers.try_enter("a")
-    breakers.leave("a", failed=False)
+    probe = enter(breakers, "a")
+    breakers.leave(old[2], failed=True)
+    assert breakers.states() == {"a": "half-opened"}
+    assert set(breakers.not_closed(NOW)) == {"a"}
+    breakers.leave(probe, failed=False)
     assert breakers.states() == {}
+    assert breakers.not_closed(NOW) == {}
+    assert breakers.changed == {"a"}
 
 
 def test_breakers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("notification_service.channels.breakers._MAX_ROUTES", 3)
     breakers = Breakers("webhook", threshold=2, open_for=timedelta(seconds=1))
     for route in "abcd":
-        breakers.leave(route, failed=True)
+        breakers.leave(Entry(route), failed=True)
     assert list(breakers.states()) == ["b", "c", "d"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, to_json
+from typing_extensions import override
 
 from shared_contracts import topology
 from shared_contracts.claims import DEFAULT_TENANT
@@ -42,8 +44,11 @@ class Priority(StrEnum):
     CRITICAL = "critical"
 
 
+_CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
 class Channel(StrEnum):
-    """Ways to reach a user."""
+    """Ways to reach a user. Those below are built in; a service that finds others adds them when it starts."""
 
     IN_APP = "in_app"
     EMAIL = "email"
@@ -56,6 +61,43 @@ class Channel(StrEnum):
     WEB_PUSH = "web_push"
     PUSH = "push"
     APPRISE = "apprise"
+
+    @classmethod
+    def add(cls, name: str) -> Channel:
+        """Make a further channel known in this process, as if it were listed here; harmless when it is.
+
+        Raises:
+            ValueError: The name is not of lower-case letters, digits and underscores, or longer than 32.
+        """
+        if name in cls._value2member_map_:
+            return cls(name)
+        if not _CHANNEL_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a channel")
+        member = str.__new__(cls, name)
+        member._name_, member._value_ = name.upper(), name
+        cls._member_names_.append(member._name_)
+        cls._member_map_[member._name_] = member
+        cls._value2member_map_[name] = member
+        return member
+
+    @classmethod
+    @override
+    def _missing_(cls, value: object) -> Channel | None:
+        """A word that is not known (yet): perhaps one that the service knows where to find."""
+        return cls.add(value) if isinstance(value, str) and value in _find_further_channels() else None
+
+
+def _find_none() -> Collection[str]:
+    return ()
+
+
+_find_further_channels: Callable[[], Collection[str]] = _find_none
+
+
+def find_further_channels(find: Callable[[], Collection[str]]) -> None:
+    """Say where channels that are not built in are found; asked only for words that are not known."""
+    global _find_further_channels  # noqa: PLW0603 - of the process, as the enumeration is
+    _find_further_channels = find
 
 
 class Kind(StrEnum):

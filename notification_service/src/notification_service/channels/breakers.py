@@ -7,18 +7,26 @@ that half-open lets one attempt through at a time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from purgatory.domain.model import HALF_OPENED, OPENED, Context, OpenedState
+from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, OpenedState
 
 from notification_service import metrics
 
 log = structlog.get_logger(__name__)
 
 _MAX_ROUTES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The right to make one attempt; `is_probe`: it alone decides whether the breaker closes."""
+
+    route: str
+    is_probe: bool = False
 
 
 class _AttemptFailed(Exception):
@@ -35,31 +43,42 @@ class Breakers:
     """
 
     def __init__(self, channel: str, *, threshold: int, open_for: timedelta) -> None:
-        self._channel = channel
+        self.channel = channel
         self._threshold = threshold
         self._open_for_s = open_for.total_seconds()
         self._contexts: OrderedDict[str, Context] = OrderedDict()
         self._probing: set[str] = set()
-        self.on_change: Callable[[str, str], None] | None = None
+        # Routes whose state is another than was last told to whoever empties this.
+        self.changed: set[str] = set()
+        self._since: dict[str, datetime] = {}
 
-    def try_enter(self, route: str) -> bool:
-        """Whether an attempt may be made now. Whoever is let in must call `leave`."""
+    def try_enter(self, route: str) -> Entry | None:
+        """An entry when an attempt may be made now, to be given to `leave`; None: leave the provider alone."""
         context = self._contexts.get(route)
         if context is None:
-            return True
+            return Entry(route)
         if route in self._probing:
-            return False
+            return None
+        before = context.state
         try:
             context.handle_new_request()
         except OpenedState:
-            return False
-        if context.state == HALF_OPENED:
+            return None
+        is_probe = context.state == HALF_OPENED
+        if is_probe:
             self._probing.add(route)
-        return True
+        if context.state != before:
+            self._change(context)
+        return Entry(route, is_probe=is_probe)
 
-    def leave(self, route: str, *, failed: bool) -> None:
+    def leave(self, entry: Entry, *, failed: bool) -> None:
         """Tell how an attempt ended. Only failures of the provider count."""
-        self._probing.discard(route)
+        route = entry.route
+        if entry.is_probe:
+            self._probing.discard(route)
+        elif route in self._probing:
+            # It began before the breaker opened: what it says is old, the probe decides.
+            return
         context = self._contexts.get(route)
         if context is None:
             # Routes that never failed are not remembered.
@@ -73,10 +92,17 @@ class Breakers:
             context.handle_end_request()
         context.messages.clear()
         if context.state != before:
-            log.warning("breaker_changed", route=route, state=context.state)
-            self._count()
-        elif not failed:
+            self._change(context)
+        if not failed and context.state == CLOSED:
             del self._contexts[route]
+
+    def not_closed(self, now: datetime) -> dict[str, tuple[str, datetime]]:
+        """State of every route that is left alone, and since when."""
+        return {
+            route: (context.state, self._since.setdefault(route, now))
+            for route, context in self._contexts.items()
+            if context.state != CLOSED
+        }
 
     def states(self) -> dict[str, str]:
         """State of every route that has failed lately."""
@@ -88,6 +114,10 @@ class Breakers:
         context = self._contexts[route] = Context(route, self._threshold, self._open_for_s)
         return context
 
-    def _count(self) -> None:
-        states = [context.state for context in self._contexts.values()]
-        metrics.breakers_open.labels(self._channel).set(states.count(OPENED) + states.count(HALF_OPENED))
+    def _change(self, context: Context) -> None:
+        log.warning("breaker_changed", route=context.name, state=context.state)
+        metrics.breaker_changes.labels(self.channel, context.state).inc()
+        states = [each.state for each in self._contexts.values()]
+        metrics.breakers_open.labels(self.channel).set(states.count(OPENED) + states.count(HALF_OPENED))
+        self._since.pop(context.name, None)
+        self.changed.add(context.name)

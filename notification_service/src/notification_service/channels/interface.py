@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 
 if TYPE_CHECKING:
@@ -156,6 +157,42 @@ def reject(detail: str, *, reason: Reason = Reason.PROVIDER_REJECTED, disables_a
     return SendFailed(Failure(FailureKind.PERMANENT, reason, detail, disables_address=disables_address))
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderCall:
+    """A call that claims to be a provider's, about something that was sent.
+
+    Attributes:
+        url: As the provider was given it.
+        headers: Names in lower case.
+    """
+
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class NotGenuine(Exception):
+    """Not the provider's: the signature is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a delivery, as its provider says later.
+
+    Attributes:
+        status: `sent`, `delivered` or `failed`.
+        detail: Why it failed.
+    """
+
+    user_id: UUID
+    delivery_id: UUID
+    status: DeliveryState
+    provider_message_id: str | None = None
+    detail: str | None = None
+    disables_address: bool = False
+
+
 class Channel(ABC):
     """One way out.
 
@@ -175,6 +212,11 @@ class Channel(ABC):
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
 
+    @classmethod
+    def can(cls, step: str) -> bool:
+        """Whether this channel has a step that not all have: `withdraw`, `edit`, `read_report`."""
+        return getattr(cls, step) is not getattr(Channel, step)
+
     @property
     def is_configured(self) -> bool:
         """Whether everything it needs is set. Channels whose contacts bring all that is needed always are."""
@@ -187,6 +229,10 @@ class Channel(ABC):
             InvalidAddress: It cannot be used.
         """
         return CheckedAddress(address, address, secret)
+
+    def start_link(self, code: str) -> str | None:  # noqa: ARG002 - the interface
+        """Where an owner presents a start code; empty: there is no link; None: this channel has no start codes."""
+        return None
 
     def routes(self, address: Address) -> tuple[str, ...]:  # noqa: ARG002 - the interface
         """Provider accounts or endpoints to try, in order. Each has its own breaker; the first one's slots are used."""
@@ -210,8 +256,20 @@ class Channel(ABC):
         return False
 
     async def withdraw(self, provider_message_id: str, address: Address) -> bool:  # noqa: ARG002 - the interface
-        """Take back what was sent; answers whether the provider could."""
+        """Take back what was sent; answers whether the provider could. Raises whatever goes wrong."""
         return False
+
+    async def edit(self, provider_message_id: str, prepared: Any, address: Address) -> bool:  # noqa: ARG002
+        """Put what was prepared now in the place of what was sent; as `withdraw`."""
+        return False
+
+    def read_report(self, call: ProviderCall) -> Report | None:  # noqa: ARG002 - the interface
+        """What a call of the provider says about a delivery; None: nothing that matters.
+
+        Raises:
+            NotGenuine: It is not the provider's. So is every call to a channel whose provider makes none.
+        """
+        raise NotGenuine
 
     @abstractmethod
     def classify_error(self, error: Exception) -> Failure:

@@ -38,6 +38,12 @@ deliveries = Table(
     Column("delivered_at", UtcDateTime),
     Column("provider_message_id", String(255)),
     Column("error", Text),
+    # `withdraw` or `edit`: to be done about a message that was sent; when next, and how often it was tried.
+    Column("follow_up", String(8)),
+    Column("follow_up_at", UtcDateTime),
+    Column("follow_up_attempts", Integer, nullable=False, server_default="0"),
+    # Whose share of the channel's rate limit it waits for (tenant and sender); null unless it does.
+    Column("share", String(200)),
     Index("ix_deliveries_notification_id", "notification_id", "user_id"),
     Index("ix_deliveries_tenant_created_at", "tenant", "created_at", "id"),
     Index("ix_deliveries_provider_message_id", "channel", "provider_message_id"),
@@ -47,6 +53,32 @@ deliveries = Table(
         postgresql_where=text("next_attempt_at IS NOT NULL"),
         sqlite_where=text("next_attempt_at IS NOT NULL"),
     ),
+    Index(
+        "ix_deliveries_follow_up_at",
+        "follow_up_at",
+        postgresql_where=text("follow_up_at IS NOT NULL"),
+        sqlite_where=text("follow_up_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_deliveries_share",
+        "channel",
+        "share",
+        "next_attempt_at",
+        postgresql_where=text("share IS NOT NULL"),
+        sqlite_where=text("share IS NOT NULL"),
+    ),
+)
+
+channel_breakers = Table(
+    "channel_breakers",
+    metadata,
+    # What each worker process thinks of the routes that failed; it says so again while it lives.
+    Column("node_id", String(100), primary_key=True),
+    Column("channel", String(32), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 delivery_attempts = Table(

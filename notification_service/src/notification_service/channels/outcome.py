@@ -44,6 +44,7 @@ class Outcome:
         retry_at: When the next attempt is due; the scheduler makes sure of it.
         disables_contact: The address is gone for good.
         delay, step: The next attempt waits so long, in that step of the ladder.
+        share: Whose share of the channel's rate limit it waits for.
     """
 
     loaded: Loaded
@@ -59,6 +60,7 @@ class Outcome:
     rules: list[dict[str, Any]] = field(default_factory=list)
     delay: timedelta | None = None
     step: timedelta | None = None
+    share: str | None = None
 
     @property
     def delivery_id(self) -> UUID:

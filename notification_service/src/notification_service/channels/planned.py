@@ -51,10 +51,13 @@ class Reach:
     Attributes:
         configured: Channels that have all their settings.
         require_verified: Whether addresses must be proved before they are used.
+        withdrawing, editing: Those of the configured that can take back, or change, what they have sent.
     """
 
     configured: frozenset[str]
     require_verified: bool = False
+    withdrawing: frozenset[str] = frozenset()
+    editing: frozenset[str] = frozenset()
 
 
 def make_delivery_id(notification_id: UUID, user_id: UUID, channel: str, contact_id: UUID | None) -> UUID:

@@ -12,7 +12,7 @@ from notification_service.broker.publisher import Publisher
 from notification_service.channels.load import load_deliveries
 from notification_service.channels.outcome import Outcome
 from notification_service.channels.planned import Reach
-from notification_service.channels.receipts import Receipt, Receipts
+from notification_service.channels.receipts import Receipts, receipts_of
 from notification_service.channels.record import record_outcomes
 from notification_service.clock import Clock
 from notification_service.contacts.secrets import SecretBox
@@ -63,22 +63,7 @@ class DeliveryPoisonHandler:
             if not outcomes:
                 return _nothing()
             recorded = await record_outcomes(connection, outcomes, now=now, reach=self._reach)
-        receipts = [
-            Receipt(
-                key=key,
-                notification_id=each.loaded.delivery.notification_id,
-                at=now,
-                tenant=each.loaded.delivery.tenant,
-                user_id=each.user_id,
-                channel=each.loaded.delivery.channel,
-                delivery_id=each.delivery_id,
-                status=str(each.status),
-                reason=each.reason,
-            )
-            for each in recorded.applied
-            for key in ("failed", "dead_lettered")
-        ]
-        self._receipts.add(receipts)
+        self._receipts.add(receipts_of(recorded.applied, now))
         if not recorded.letters:
             return _nothing()
         letters, ids = zip(*recorded.letters, strict=True)

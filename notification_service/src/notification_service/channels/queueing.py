@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
 from notification_service.broker.publisher import Outcome, Outgoing, Publisher
+from notification_service.channels.fairness import exchange_turns
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery
 from notification_service.clock import Clock
@@ -118,6 +119,7 @@ class Queueing:
         if not is_any_due:
             return 0
         async with self._database.write() as connection:
+            await exchange_turns(connection, now=now)
             due = await claim_due(connection, now=now, hold=_HOLD, limit=_BATCH)
         messages = [make_message(each, attempt=attempt, **extra) for each, attempt, extra in due]
         outcomes = await self._publisher.publish_all(messages)
@@ -179,7 +181,7 @@ async def claim_due(
     claimed = await connection.execute(
         update(deliveries)
         .where(tuple_(columns.user_id, columns.id).in_(due))
-        .values(next_attempt_at=now + hold)
+        .values(next_attempt_at=now + hold, share=None)
         .returning(columns.id, columns.user_id, columns.channel, columns.settled_attempts, columns.reason)
     )
     return [

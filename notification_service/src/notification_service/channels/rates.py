@@ -1,4 +1,4 @@
-"""Rate limits per channel, tenant and sender: each message that is too early gets a turn of its own, later.
+"""Rate limits per channel, provider, tenant and sender: each delivery that is too early gets a turn of its own, later.
 
 The generic cell rate algorithm (ITU-T I.371): one number per limit, the moment from which it is free. Reserving a turn
 moves that number on, so ten thousand messages over a limit are spread over time once, in order, and none of them has to
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import structlog
@@ -28,8 +30,8 @@ _REDIS_LIMIT_S: Final = 0.5
 class Turns(Protocol):
     """Where the numbers are kept."""
 
-    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> float:
-        """Reserve a turn under every one of these limits; answers the longest wait in seconds."""
+    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> list[float]:
+        """Reserve a turn under each of these limits, in order; answers the waits in seconds."""
 
     async def close(self) -> None:
         """Close what is open."""
@@ -42,16 +44,16 @@ class MemoryTurns:
         self._clock = clock
         self._free_at: OrderedDict[str, float] = OrderedDict()
 
-    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> float:
-        """Reserve a turn."""
+    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> list[float]:
+        """Reserve turns."""
         now = self._clock.monotonic()
-        wait = 0.0
+        waits = []
         for key, rate in wanted:
-            self._free_at[key], own = take_turn(self._free_at.pop(key, 0.0), rate, now)
-            wait = max(wait, own)
+            self._free_at[key], wait = take_turn(self._free_at.pop(key, 0.0), rate, now)
+            waits.append(wait)
         while len(self._free_at) > _MAX_KEYS:
             self._free_at.popitem(last=False)
-        return wait
+        return waits
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -61,15 +63,15 @@ class MemoryTurns:
 _SCRIPT: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local wait = 0
+local waits = {}
 for index, key in ipairs(KEYS) do
   local interval, burst = tonumber(ARGV[2 * index - 1]), tonumber(ARGV[2 * index])
   local begin = math.max(tonumber(redis.call('GET', key) or '0'), now)
   local free = begin + interval
   redis.call('SET', key, string.format('%.6f', free), 'PX', math.ceil((free - now) * 1000) + 1000)
-  wait = math.max(wait, begin - now - burst)
+  waits[index] = string.format('%.6f', math.max(0, begin - now - burst))
 end
-return string.format('%.6f', wait)
+return waits
 """
 
 
@@ -83,12 +85,12 @@ class RedisTurns:
         self._script: Any = self._redis.register_script(_SCRIPT)
         self._own = MemoryTurns(clock)
 
-    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> float:
-        """Reserve a turn."""
+    async def take(self, wanted: Sequence[tuple[str, Rate]]) -> list[float]:
+        """Reserve turns."""
         keys = [f"herald:rate:{key}" for key, _ in wanted]
         arguments = [number for _, rate in wanted for number in (rate.interval_s, rate.burst_s)]
         try:
-            return float(await self._script(keys=keys, args=arguments))
+            return [float(wait) for wait in await self._script(keys=keys, args=arguments)]
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("rate_limits_without_redis", problem=type(error).__name__)
             return await self._own.take(wanted)
@@ -98,21 +100,75 @@ class RedisTurns:
         await self._redis.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One delivery that asks for its turn.
+
+    Attributes:
+        route: Its provider account or endpoint.
+    """
+
+    channel: str
+    route: str
+    tenant: str
+    sender: str
+
+    @property
+    def share(self) -> str:
+        """Who gets an equal part of the channel's limit when there is not enough for all."""
+        return f"{self.tenant}:{self.sender}"[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a delivery may go.
+
+    Attributes:
+        wait: Zero: now.
+        share: Set when only the channel's limit makes it wait: then whoever has a share of that may change places.
+    """
+
+    wait: timedelta
+    share: str | None = None
+
+
 class RateLimits:
-    """The limits that hold for a delivery."""
+    """The limits that hold for deliveries."""
 
     def __init__(self, rates: Mapping[str, Rate], turns: Turns) -> None:
         self._rates = rates
         self._turns = turns
 
-    async def wait_for(self, channel: str, *, tenant: str, sender: str) -> timedelta:
-        """How long a delivery must wait for its turn, which is reserved now; zero: it may go."""
-        if not self._rates:
-            return timedelta()
-        scopes = ((channel, channel), (f"{channel}.tenant", tenant), (f"{channel}.sender", f"{tenant}:{sender}"))
-        wanted = [(f"{scope}:{name}", rate) for scope, name in scopes if (rate := self._rates.get(scope)) is not None]
-        return timedelta(seconds=await self._turns.take(wanted)) if wanted else timedelta()
+    async def reserve(self, asking: Sequence[Asking]) -> list[Turn]:
+        """A turn for each, in order, reserved now; one question to Redis, however many there are."""
+        wanted: list[tuple[str, Rate]] = []
+        counts = []
+        for each in asking:
+            limits = self._limits_of(each)
+            wanted += limits
+            counts.append(len(limits))
+        waits = iter(await self._turns.take(wanted)) if wanted else iter(())
+        return [
+            _make_turn(each, each.channel in self._rates, list(islice(waits, count)))
+            for each, count in zip(asking, counts, strict=True)
+        ]
+
+    def _limits_of(self, asking: Asking) -> list[tuple[str, Rate]]:
+        """The channel's own first."""
+        scopes = (
+            (asking.channel, asking.channel),
+            (f"{asking.channel}.provider", asking.route),
+            (f"{asking.channel}.tenant", asking.tenant),
+            (f"{asking.channel}.sender", asking.share),
+        )
+        return [(f"{scope}:{name}", rate) for scope, name in scopes if (rate := self._rates.get(scope)) is not None]
 
     async def close(self) -> None:
         """Close what is open."""
         await self._turns.close()
+
+
+def _make_turn(asking: Asking, has_channel_limit: bool, waits: list[float]) -> Turn:  # noqa: FBT001 - private
+    wait = max(waits, default=0.0)
+    own = max(waits[1:] if has_channel_limit else waits, default=0.0)
+    return Turn(timedelta(seconds=wait), asking.share if wait and not own else None)

@@ -20,8 +20,11 @@ import structlog
 
 from notification_service import metrics
 from notification_service.background import keep_running
-from notification_service.broker.publisher import Outcome, Outgoing, Publisher
+from notification_service.broker.publisher import Outcome as Published
+from notification_service.broker.publisher import Outgoing, Publisher
+from notification_service.channels.outcome import Outcome
 from notification_service.clock import Clock, format_time
+from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 from shared_contracts.topology import NOTIFICATIONS_EVENTS, RECEIPT_KEYS
 
@@ -34,6 +37,12 @@ _PAUSE: Final = timedelta(milliseconds=100)
 _RETRY_PAUSE: Final = timedelta(seconds=1)
 _MAX_WAITING: Final = 50_000
 _attempts = itertools.count()
+_KEYS_OF: Final = {
+    DeliveryState.SENT: ("delivered",),
+    DeliveryState.DELIVERED: ("delivered",),
+    DeliveryState.FAILED: ("failed", "dead_lettered"),
+    DeliveryState.EXPIRED: ("failed",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +132,33 @@ class Receipts:
         for _ in taken:
             self._waiting.popleft()
         for (_, chunk), outcome in zip(chunks, outcomes, strict=True):
-            if outcome is not Outcome.OK:
+            if outcome is not Published.OK:
                 metrics.receipts_dropped.inc(len(chunk))
         if not self._waiting:
             self._has_work.clear()
         return True
+
+
+def receipts_of(outcomes: Sequence[Outcome], now: datetime) -> list[Receipt]:
+    """What outcomes that were written down are told as."""
+    told = []
+    for each in outcomes:
+        delivery = each.loaded.delivery
+        told += [
+            Receipt(
+                key=key,
+                notification_id=delivery.notification_id,
+                at=now,
+                tenant=delivery.tenant,
+                user_id=delivery.user_id,
+                channel=delivery.channel,
+                delivery_id=delivery.id,
+                status=str(each.status),
+                reason=each.reason,
+            )
+            for key in _KEYS_OF.get(each.status, ())
+        ]
+    return told
 
 
 def _chunks(receipts: list[Receipt]) -> list[list[Receipt]]:

@@ -9,16 +9,19 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Boolean, Integer, String, Text, Uuid, case, func, insert, or_, select, update
+from sqlalchemy import Boolean, Integer, String, Text, Uuid, case, false, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
+from notification_service.channels.interface import Report
 from notification_service.channels.keep import keep_deliveries
+from notification_service.channels.load import Loaded
 from notification_service.channels.models import deliveries, delivery_attempts
 from notification_service.channels.outcome import MAX_DETAIL_LENGTH, Outcome
 from notification_service.channels.planned import KeptDelivery, PlannedDelivery, Reach
 from notification_service.channels.queueing import LOOK_AGAIN
 from notification_service.contacts.models import contacts
+from notification_service.contacts.suppressions import Suppression, suppress_addresses
 from notification_service.db.base import Json, UtcDateTime
 from notification_service.db.rows import RowTypes, make_rows
 from notification_service.dead_letters.repository import DeadLetter, insert_dead_letters
@@ -42,6 +45,7 @@ _OUTCOME_TYPES: Final[RowTypes] = {
     "next_attempt_at": UtcDateTime(),
     "is_sent": Boolean(),
     "rules": Json,
+    "share": String(),
 }
 _ATTEMPT_TYPES: Final[RowTypes] = {column.name: column.type for column in delivery_attempts.columns}
 
@@ -94,6 +98,7 @@ async def claim_attempts(
             not_before=None,
             last_attempt_at=now,
             next_attempt_at=now + LOOK_AGAIN,
+            share=None,
         )
         .returning(columns.id)
     )
@@ -112,9 +117,61 @@ async def record_outcomes(
         reach: For fallbacks.
     """
     await _insert_attempts(connection, outcomes)
-    applied_ids = await _update_deliveries(connection, outcomes, now)
-    recorded = Recorded([each for each in outcomes if each.delivery_id in applied_ids])
-    await _disable_contacts(connection, recorded.applied, now)
+    applied_ids = await _update_deliveries(connection, outcomes, now, reach)
+    return await _follow(connection, [each for each in outcomes if each.delivery_id in applied_ids], now, reach)
+
+
+async def record_report(
+    connection: AsyncConnection, loaded: Loaded, report: Report, *, now: datetime, reach: Reach
+) -> Recorded:
+    """Write down what a provider says later. A state that was reached is never taken back by an older one.
+
+    Args:
+        connection: In a write transaction.
+        loaded: The delivery the report is about.
+        report: What it says.
+        now: When.
+        reach: For fallbacks.
+    """
+    columns = deliveries.c
+    # A provider may be faster than the worker that waits for its answer, and may know what no worker ever learned.
+    is_unknown = (columns.status == DeliveryState.FAILED) & (columns.reason == Reason.PROVIDER_UNAVAILABLE)
+    is_open = columns.status.in_(_WAITING) & (columns.attempts > 0)
+    allowed = {
+        DeliveryState.SENT: is_open | is_unknown,
+        DeliveryState.DELIVERED: is_open | is_unknown | (columns.status == DeliveryState.SENT),
+        DeliveryState.FAILED: is_open | (columns.status == DeliveryState.SENT),
+    }[report.status]
+    is_failed = report.status is DeliveryState.FAILED
+    outcome = Outcome(
+        loaded,
+        report.status,
+        reason=Reason.PROVIDER_REJECTED if is_failed else None,
+        error=report.detail,
+        provider_message_id=report.provider_message_id,
+        disables_contact=report.disables_address,
+    )
+    changed = await connection.execute(
+        update(deliveries)
+        .where(columns.user_id == report.user_id, columns.id == report.delivery_id, allowed)
+        .values(
+            status=str(report.status),
+            reason=str(outcome.reason) if outcome.reason else None,
+            error=report.detail[:MAX_DETAIL_LENGTH] if report.detail else None,
+            settled_attempts=columns.attempts,
+            provider_message_id=func.coalesce(columns.provider_message_id, report.provider_message_id),
+            next_attempt_at=None,
+            sent_at=columns.sent_at if is_failed else func.coalesce(columns.sent_at, now),
+            delivered_at=now if report.status is DeliveryState.DELIVERED else columns.delivered_at,
+        )
+    )
+    return await _follow(connection, [outcome] if changed.rowcount else [], now, reach)
+
+
+async def _follow(connection: AsyncConnection, applied: Sequence[Outcome], now: datetime, reach: Reach) -> Recorded:
+    """What follows from outcomes that were written: disabled addresses, dead letters, the next channels."""
+    recorded = Recorded(list(applied))
+    await _disable_addresses(connection, recorded.applied, now)
     letters = [_make_letter(each) for each in recorded.applied if each.status is DeliveryState.FAILED]
     recorded.letters = list(zip(letters, await insert_dead_letters(connection, letters, now=now), strict=True))
     planned = [plan for each in recorded.applied if (plan := _plan_fallback(each)) is not None]
@@ -149,11 +206,16 @@ async def _insert_attempts(connection: AsyncConnection, outcomes: Sequence[Outco
         await connection.execute(insert(delivery_attempts).from_select(list(_ATTEMPT_TYPES), select(*rows.c)))
 
 
-async def _update_deliveries(connection: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> set[UUID]:
+async def _update_deliveries(
+    connection: AsyncConnection, outcomes: Sequence[Outcome], now: datetime, reach: Reach
+) -> set[UUID]:
     records = sorted(_make_record(each) for each in outcomes)
     rows = make_rows(connection, _OUTCOME_TYPES, records)
     columns, new = deliveries.c, rows.c
     sent_at = case((new.is_sent, now), else_=columns.sent_at)
+    # Recalled while it was being sent: it went out all the same, and is taken back where that can be done.
+    was_recalled = (columns.status == DeliveryState.RECALLED) & new.is_sent
+    withdrawn = was_recalled & columns.channel.in_(reach.withdrawing) if reach.withdrawing else false()
     statement = (
         update(deliveries)
         .where(
@@ -161,6 +223,7 @@ async def _update_deliveries(connection: AsyncConnection, outcomes: Sequence[Out
             columns.id == new.id,
             or_(
                 columns.status.in_(_WAITING),
+                was_recalled,
                 # Ended as unknown by another worker while this one was still waiting for the provider's answer.
                 (columns.status == DeliveryState.FAILED)
                 & (columns.reason == Reason.PROVIDER_UNAVAILABLE)
@@ -177,6 +240,9 @@ async def _update_deliveries(connection: AsyncConnection, outcomes: Sequence[Out
             provider_message_id=func.coalesce(new.provider_message_id, columns.provider_message_id),
             not_before=new.not_before,
             next_attempt_at=new.next_attempt_at,
+            follow_up=case((withdrawn, "withdraw"), else_=columns.follow_up),
+            follow_up_at=case((withdrawn, now), else_=columns.follow_up_at),
+            share=new.share,
             sent_at=sent_at,
             delivered_at=case((new.status == DeliveryState.DELIVERED, now), else_=columns.delivered_at),
         )
@@ -198,15 +264,33 @@ def _make_record(each: Outcome) -> tuple[Any, ...]:
         each.retry_at,
         each.status in _SENT,
         each.rules or None,
+        each.share,
     )
 
 
-async def _disable_contacts(connection: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> None:
+async def _disable_addresses(connection: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """Disable contacts that are gone, and suppress accounts' own addresses, which are not this service's to change."""
     gone = {
         (each.user_id, each.loaded.contact.id, (each.error or "the provider says it is gone")[:255])
         for each in outcomes
         if each.disables_contact and each.loaded.contact is not None
     }
+    own = [each for each in outcomes if each.disables_contact and each.loaded.contact is None]
+    await suppress_addresses(
+        connection,
+        [
+            Suppression(
+                each.loaded.delivery.tenant,
+                each.loaded.delivery.channel,
+                each.loaded.address,
+                str(each.reason or Reason.PROVIDER_REJECTED),
+                each.user_id,
+            )
+            for each in own
+            if each.loaded.address is not None
+        ],
+        now=now,
+    )
     if not gone:
         return
     rows = make_rows(connection, {"user_id": Uuid(), "id": Uuid(), "reason": String()}, sorted(gone))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from notification_service import channels
 from notification_service.channels.interface import Channel, Tools
+from shared_contracts.requests import Channel as ChannelName
+from shared_contracts.requests import find_further_channels
 
 
 def find_channel_classes() -> dict[str, type[Channel]]:
@@ -29,11 +31,17 @@ def find_channel_classes() -> dict[str, type[Channel]]:
     return found
 
 
+# A channel that is only a folder may be asked for in requests, event types, preferences and contacts like any other.
+find_further_channels(lambda: find_channel_classes().keys())
+
+
 class Registry:
     """The channels of this process, built once."""
 
     def __init__(self, tools: Tools) -> None:
         self._channels = {name: make(tools) for name, make in sorted(find_channel_classes().items())}
+        for name in self._channels:
+            ChannelName.add(name)
 
     def get(self, name: str) -> Channel | None:
         """A channel by name."""
@@ -51,6 +59,10 @@ class Registry:
     def configured(self) -> frozenset[str]:
         """Names of those that can send."""
         return frozenset(name for name, channel in self._channels.items() if channel.is_configured)
+
+    def configured_that_can(self, step: str) -> frozenset[str]:
+        """Those of `configured` that have a step not all have."""
+        return frozenset(name for name in self.configured if self._channels[name].can(step))
 
     async def close(self) -> None:
         """Close their connections."""

@@ -21,26 +21,18 @@ from notification_service.broker.publisher import Outcome as Published
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.work import Settle, Work
 from notification_service.channels.breakers import Breakers
-from notification_service.channels.interface import (
-    Address,
-    Channel,
-    Failure,
-    FailureKind,
-    Message,
-    SendFailed,
-    Sent,
-    reject,
-)
+from notification_service.channels.content import address_of, message_of, pending_of
+from notification_service.channels.interface import Channel, Failure, FailureKind, SendFailed, Sent, reject
 from notification_service.channels.judge import Judgement, Step, judge
 from notification_service.channels.ladder import GiveUp, decide
 from notification_service.channels.links import Links
 from notification_service.channels.load import Loaded, find_suppressed, load_deliveries
 from notification_service.channels.outcome import AttemptMade, Outcome
 from notification_service.channels.planned import KeptDelivery, Reach
-from notification_service.channels.ports import Gate, Pending, Recipient, Rendered, Renderer, Unrenderable, Verdict
+from notification_service.channels.ports import Gate, Pending, Rendered, Renderer, Unrenderable, Verdict
 from notification_service.channels.queueing import HAS_TURN, Queueing, make_message
-from notification_service.channels.rates import RateLimits
-from notification_service.channels.receipts import Receipt, Receipts
+from notification_service.channels.rates import Asking, RateLimits
+from notification_service.channels.receipts import Receipts, receipts_of
 from notification_service.channels.record import Recorded, claim_attempts, record_outcomes
 from notification_service.channels.slots import Reservation, RouteSlots
 from notification_service.clock import Clock
@@ -58,8 +50,11 @@ log = structlog.get_logger(__name__)
 ATTEMPT_LIMIT: Final = timedelta(seconds=30)
 """For one attempt; HTTP calls have shorter limits of their own."""
 
-PARKED: Final = timedelta(seconds=1)
-"""How long a message waits, in a queue, while its endpoint is busy."""
+PARKED: Final = (*[timedelta(seconds=1)] * 3, timedelta(seconds=10))
+"""How long a message waits, in a queue, while its endpoint is busy: the first time, the second, and so on. Ten thousand
+messages to an endpoint that hangs ask again a thousand times a second, not ten thousand."""
+
+_PARKED_BEFORE: Final = "x-herald-parked"
 
 _BATCH: Final = 128
 _SWEEP_GRACE: Final = timedelta(seconds=15)
@@ -129,7 +124,7 @@ class ChannelWorker:
     def work(self) -> Work:
         """What this worker consumes: its queue, declared with its retry ladder."""
         name = self.channel.name
-        steps = dict.fromkeys((PARKED, *self._shared.delays))
+        steps = dict.fromkeys((*PARKED, *self._shared.delays))
         return Work(
             queues=(channel_queue(name), *(retry_queue(name, delay) for delay in steps)),
             prefetch=max(2 * _BATCH, 2 * self.channel.concurrency),
@@ -193,7 +188,7 @@ class ChannelWorker:
                 now=now,
             )
             judged.append((job, found))
-        pending = [(job, _pending(job, self.channel.name)) for job, found in judged if found.step is Step.ATTEMPT]
+        pending = [(job, _pending(job)) for job, found in judged if found.step is Step.ATTEMPT]
         if pending:
             verdicts = await shared.gate.check(connection, [each for _, each in pending], now)
             for (job, _), verdict in zip(pending, verdicts, strict=True):
@@ -202,22 +197,26 @@ class ChannelWorker:
 
     async def _begin(self, connection: AsyncConnection, judged: list[tuple[_Job, Judgement]]) -> _Begun:
         begun = _Begun()
-        claiming: list[_Job] = []
+        reserved: list[_Job] = []
         seen: set[UUID] = set()
         for job, found in judged:
             if found.step is Step.DROP or job.delivery_id in seen:
                 begun.dropped.append(job)
                 continue
             seen.add(job.delivery_id)
-            decided = await self._hold_or_reserve(job) if found.step is Step.ATTEMPT else found
+            decided = self._hold_or_reserve(job) if found.step is Step.ATTEMPT else found
             if decided is None:
-                claiming.append(job)
+                reserved.append(job)
             elif isinstance(decided, Outcome):
                 begun.ended.append((job, decided))
             elif decided.step is Step.PARK:
                 begun.parked.append(job)
             else:
                 begun.ended.append((job, _end_outcome(job, decided)))
+        held = await self._hold_back(reserved)
+        begun.ended += held
+        waiting = {job.delivery_id for job, _ in held}
+        claiming = [job for job in reserved if job.delivery_id not in waiting]
         mine = await self._claim(connection, claiming)
         for job in claiming:
             (begun.starting if job.delivery_id in mine else begun.dropped).append(job)
@@ -228,7 +227,7 @@ class ChannelWorker:
         _release(job)
         settle(job.message)
 
-    async def _hold_or_reserve(self, job: _Job) -> Outcome | Judgement | None:
+    def _hold_or_reserve(self, job: _Job) -> Outcome | Judgement | None:
         """None: go on, with a place at its route. Otherwise why not."""
         loaded = job.loaded
         assert loaded is not None
@@ -242,22 +241,38 @@ class ChannelWorker:
                 not_before=verdict.not_before,
                 retry_at=verdict.not_before,
             )
-        routes = self.channel.routes(_address(loaded))
+        routes = self.channel.routes(address_of(loaded))
         job.route = routes[0]
         job.reservation = self._slots.try_reserve(job.route)
-        if job.reservation is None:
-            return Judgement(Step.PARK)
-        if HAS_TURN in job.message.headers or job.attempt > 1:
-            return None
-        sender = loaded.notification.sender
-        wait = await self._shared.limits.wait_for(
-            self.channel.name, tenant=loaded.delivery.tenant, sender=str(sender.id or sender.name or "")
-        )
-        if not wait:
-            return None
-        _release(job)
-        turn = self._shared.clock.now() + wait
-        return Outcome(loaded, DeliveryState.PENDING, reason=Reason.THROTTLED, not_before=turn, retry_at=turn)
+        return Judgement(Step.PARK) if job.reservation is None else None
+
+    async def _hold_back(self, jobs: list[_Job]) -> list[tuple[_Job, Outcome]]:
+        """Those of these that are over a rate limit, each with its turn; they give their places back."""
+        limited = [job for job in jobs if HAS_TURN not in job.message.headers and job.attempt == 1]
+        turns = await self._shared.limits.reserve([self._ask_for_turn(job) for job in limited])
+        now = self._shared.clock.now()
+        held = []
+        for job, turn in zip(limited, turns, strict=True):
+            if not turn.wait:
+                continue
+            _release(job)
+            assert job.loaded is not None
+            at = now + turn.wait
+            outcome = Outcome(
+                job.loaded,
+                DeliveryState.PENDING,
+                reason=Reason.THROTTLED,
+                not_before=at,
+                retry_at=at,
+                share=turn.share,
+            )
+            held.append((job, outcome))
+        return held
+
+    def _ask_for_turn(self, job: _Job) -> Asking:
+        assert job.loaded is not None
+        sender = job.loaded.notification.sender
+        return Asking(self.channel.name, job.route, job.loaded.delivery.tenant, str(sender.id or sender.name or ""))
 
     async def _claim(self, connection: AsyncConnection, jobs: list[_Job]) -> set[UUID]:
         wanted = [
@@ -271,7 +286,7 @@ class ChannelWorker:
         if not jobs:
             return
         try:
-            rendered = await self._shared.renderer.render([_pending(job, self.channel.name) for job in jobs])
+            rendered = await self._shared.renderer.render([_pending(job) for job in jobs])
         except Exception as error:
             # The attempts have begun: they fail, and are made again by the ladder.
             log.error("deliveries_not_rendered", deliveries=len(jobs), exc_info=error)  # noqa: TRY400
@@ -296,13 +311,13 @@ class ChannelWorker:
     async def _make_attempt(self, job: _Job) -> Outcome:
         loaded = job.loaded
         assert loaded is not None
-        address = _address(loaded)
+        address = address_of(loaded)
         made: list[AttemptMade] = []
         failure: Failure | None = None
         if job.rendered is None:
             return self._decide(job, _NOT_RENDERED, made)
         try:
-            prepared = self.channel.prepare(self._make_message(job), address)
+            prepared = self.channel.prepare(message_of(loaded, job.rendered, self._shared.links), address)
         except SendFailed as failed:
             return self._decide(job, failed.failure, made)
         except Exception as error:
@@ -327,7 +342,8 @@ class ChannelWorker:
     async def _send(self, job: _Job, prepared: Any, route: str, made: list[AttemptMade]) -> Sent | Failure:
         clock = self._shared.clock
         started_at, started = clock.now(), clock.monotonic()
-        if not self.breakers.try_enter(route):
+        entry = self.breakers.try_enter(route)
+        if entry is None:
             failure = Failure(
                 FailureKind.TEMPORARY, Reason.BREAKER_OPEN, "the provider failed repeatedly and is left alone for now"
             )
@@ -344,7 +360,7 @@ class ChannelWorker:
             result = self._classify(error)
         finally:
             # Also when cancelled: a probe that never leaves would keep the breaker half open for ever.
-            self.breakers.leave(route, failed=isinstance(result, Failure) and result.blames_provider)
+            self.breakers.leave(entry, failed=isinstance(result, Failure) and result.blames_provider)
         latency = clock.monotonic() - started
         latency_ms = round(latency * 1000)
         if isinstance(result, Sent):
@@ -364,38 +380,6 @@ class ChannelWorker:
         except Exception as own:
             log.error("channel_classify_failed", channel=self.channel.name, exc_info=own)  # noqa: TRY400
             return Failure(FailureKind.UNKNOWN, Reason.PROVIDER_UNAVAILABLE, type(error).__name__)
-
-    def _make_message(self, job: _Job) -> Message:
-        loaded, rendered = job.loaded, job.rendered
-        assert loaded is not None
-        if not isinstance(rendered, Rendered):
-            assert rendered is not None
-            raise reject(rendered.detail, reason=rendered.reason)
-        notification = loaded.notification
-        return Message(
-            delivery_id=job.delivery_id,
-            notification_id=notification.id,
-            user_id=job.user_id,
-            tenant=notification.tenant,
-            event_type=notification.event_type,
-            title=rendered.title,
-            body=rendered.body,
-            html=rendered.html,
-            locale=rendered.locale,
-            data=notification.data,
-            actions=notification.actions,
-            priority=str(notification.priority),
-            category=notification.category,
-            tags=notification.tags,
-            collapse_key=notification.collapse_key,
-            created_at=notification.created_at,
-            expires_at=notification.expires_at,
-            recipient_name=loaded.user.username,
-            sender_name=notification.sender.name,
-            links=self._shared.links.for_delivery(
-                user_id=job.user_id, tenant=notification.tenant, channel=self.channel.name, notification=notification
-            ),
-        )
 
     # --- after the attempt ----------------------------------------------------------------------------------------
 
@@ -439,7 +423,9 @@ class ChannelWorker:
         )
 
     async def _park(self, job: _Job, settle: Settle) -> None:
-        await self._publish_later(job, job.attempt, PARKED, PARKED, extra=_turn_of(job))
+        before = job.message.headers.get(_PARKED_BEFORE, 0)
+        wait = PARKED[min(before, len(PARKED) - 1)]
+        await self._publish_later(job, job.attempt, wait, wait, extra={**_turn_of(job), _PARKED_BEFORE: before + 1})
         settle(job.message)
 
     async def _settle(self, job: _Job, outcome: Outcome, settle: Settle) -> None:
@@ -479,9 +465,7 @@ class ChannelWorker:
     async def _tell(self, recorded: Recorded, now: datetime) -> None:
         """Receipts, dead letters and further channels, after the commit."""
         shared = self._shared
-        receipts = [receipt for each in recorded.applied if (receipt := _receipt(each, now)) is not None]
-        receipts += [_dead_letter_receipt(each, now) for each in recorded.applied if _is_failed(each)]
-        shared.receipts.add(receipts)
+        shared.receipts.add(receipts_of(recorded.applied, now))
         if recorded.kept:
             await shared.queueing.publish(recorded.kept)
         if recorded.letters:
@@ -519,25 +503,9 @@ def _turn_of(job: _Job) -> dict[str, Any]:
     return {HAS_TURN: 1} if HAS_TURN in job.message.headers else {}
 
 
-def _address(loaded: Loaded) -> Address:
-    assert loaded.address is not None
-    return Address(loaded.address, loaded.secret, loaded.delivery.contact_id)
-
-
-def _pending(job: _Job, channel: str) -> Pending:
-    loaded = job.loaded
-    assert loaded is not None
-    user = loaded.user
-    recipient = Recipient(
-        id=user.id,
-        username=user.username,
-        email=user.email,
-        phone=user.phone,
-        locale=user.locale,
-        timezone=user.timezone,
-        roles=tuple(user.roles or ()),
-    )
-    return Pending(job.delivery_id, loaded.notification, recipient, channel, job.attempt)
+def _pending(job: _Job) -> Pending:
+    assert job.loaded is not None
+    return pending_of(job.loaded, job.attempt)
 
 
 def _end_outcome(job: _Job, found: Judgement) -> Outcome:
@@ -562,36 +530,3 @@ def _end_outcome(job: _Job, found: Judgement) -> Outcome:
             attempts=(made,),
         )
     return Outcome(job.loaded, found.status, reason=found.reason)
-
-
-def _is_failed(outcome: Outcome) -> bool:
-    return outcome.status is DeliveryState.FAILED
-
-
-def _receipt(outcome: Outcome, now: datetime) -> Receipt | None:
-    if outcome.status in (DeliveryState.SENT, DeliveryState.DELIVERED):
-        key = "delivered"
-    elif outcome.status in (DeliveryState.FAILED, DeliveryState.EXPIRED):
-        key = "failed"
-    else:
-        return None
-    return _make_receipt(key, outcome, now)
-
-
-def _dead_letter_receipt(outcome: Outcome, now: datetime) -> Receipt:
-    return _make_receipt("dead_lettered", outcome, now)
-
-
-def _make_receipt(key: str, outcome: Outcome, now: datetime) -> Receipt:
-    delivery = outcome.loaded.delivery
-    return Receipt(
-        key=key,
-        notification_id=delivery.notification_id,
-        at=now,
-        tenant=delivery.tenant,
-        user_id=delivery.user_id,
-        channel=delivery.channel,
-        delivery_id=delivery.id,
-        status=str(outcome.status),
-        reason=outcome.reason,
-    )

@@ -44,4 +44,15 @@ suppressions = Table(
     Column("hint", String(255), nullable=False),
     Column("reason", String(40), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Whose address it was when the provider refused it; null: an admin gave it.
+    Column("user_id", Uuid),
+    Index("ix_suppressions_user_id", "user_id"),
+)
+
+contact_code_turns = Table(
+    "contact_code_turns",
+    metadata,
+    # A hash of the user or of the address; from when the next code to it is free.
+    Column("key", String(64), primary_key=True),
+    Column("free_at", UtcDateTime, nullable=False),
 )

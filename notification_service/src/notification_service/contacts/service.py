@@ -15,6 +15,7 @@ import structlog
 
 from notification_service.clock import Clock
 from notification_service.contacts.addresses import hash_address
+from notification_service.contacts.code_turns import take_code_turn
 from notification_service.contacts.ports import AddressRefused, Directory, NewAddress
 from notification_service.contacts.repository import (
     count_code_attempt,
@@ -40,9 +41,6 @@ log = structlog.get_logger(__name__)
 
 MAX_CONTACTS: Final = 50
 CODE_LIFE: Final = timedelta(minutes=15)
-CODE_PAUSE: Final = timedelta(seconds=60)
-"""Between two codes to one address: nobody's phone is to be flooded in a user's name."""
-
 _START_CODE_BYTES: Final = 24
 
 
@@ -140,7 +138,11 @@ class ContactBook:
                 await set_code(connection, row, code_hash=_hash_code(code), now=now, expires_at=now + CODE_LIFE)
         log.info("contact_added", user_id=str(user_id), contact_id=str(row.id), channel=channel)
         if self._needs_proof and before is None and checked.proof == "code" and self.directory.is_configured(channel):
-            await self.send_code(user_id, row.id)
+            try:
+                await self.send_code(user_id, row.id)
+            except RateLimited:
+                # The contact is there; its owner asks for a code later.
+                log.info("contact_code_held_back", user_id=str(user_id), contact_id=str(row.id))
         generated = checked.secret if secret is None and before is None and checked.proof != "none" else None
         link = self.directory.start_link(channel, code) if code is not None else None
         return Added(row, before is None, generated, code, link)
@@ -162,7 +164,7 @@ class ContactBook:
         Raises:
             NotFound: The user has no such contact.
             Conflict: It is proved already, or its channel is not configured.
-            RateLimited: The last code is too fresh.
+            RateLimited: There were too many, to this address or for this user.
         """
         now = self._clock.now()
         async with self._database.write() as connection:
@@ -173,8 +175,11 @@ class ContactBook:
                 raise Conflict("the contact is verified already")
             if not self.directory.is_configured(row.channel):
                 raise Conflict("this channel is not configured, so no code can be sent")
-            if row.code_sent_at is not None and now - row.code_sent_at < CODE_PAUSE:
-                raise RateLimited(CODE_PAUSE - (now - row.code_sent_at))
+            wait = await take_code_turn(
+                connection, user_id=user_id, channel=row.channel, address_hash=row.address_hash, now=now
+            )
+            if wait:
+                raise RateLimited(wait)
             code = f"{secrets.randbelow(1_000_000):06}"
             await set_code(connection, row, code_hash=_hash_code(code), now=now, expires_at=now + CODE_LIFE)
         # Not waited for: how long it takes says something about the address, and may be 10 s.

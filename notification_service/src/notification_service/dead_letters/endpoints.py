@@ -3,13 +3,13 @@
 import base64
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 from uuid import UUID
 
 import orjson
 import structlog
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.broker.publisher import Outcome, Outgoing, Publisher
@@ -17,9 +17,11 @@ from notification_service.clock import Clock
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.dead_letters.repository import (
+    LetterFilter,
     claim_for_replay,
     delete_dead_letter,
     find_dead_letter,
+    find_replayable,
     list_dead_letters,
     release_replay,
 )
@@ -32,7 +34,9 @@ from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Curs
 from shared_contracts import topology
 from shared_contracts.error_codes import Reason
 from shared_contracts.ids import new_id
+from shared_contracts.requests import Channel
 from shared_contracts.scopes import Scope
+from shared_contracts.text import Line
 from shared_contracts.topology import CHANNEL_QUEUE_PREFIX
 
 log = structlog.get_logger(__name__)
@@ -64,18 +68,72 @@ class DeadLettersOut(BaseModel):
     next_cursor: str | None
 
 
-class DeadLetterQuery(BaseModel):
+class AttemptOut(BaseModel):
+    """One try of a delivery that was given up."""
+
+    number: int
+    route: str
+    started_at: AwareDatetime
+    latency_ms: int
+    outcome: str
+    reason: str | None
+    detail: str | None
+    provider_message_id: str | None
+
+
+class DeadLetterDetailOut(DeadLetterOut):
+    """One message given up, with everything that is known of it."""
+
+    notification: dict[str, Any] | None = Field(
+        description="For a delivery: what was to be said, as it was asked for; null when that is gone."
+    )
+    history: list[AttemptOut] = Field(description="For a delivery: every attempt, the oldest first.")
+
+
+class LetterFilterIn(BaseModel):
     """Which dead letters."""
 
     reason: Reason | None = None
+    channel: Channel | None = Field(None, description="Deliveries over it that were given up.")
+    source: Annotated[Line, Field(max_length=255)] | None = Field(None, description="The sender's name.")
+    message_id: Annotated[Line, Field(max_length=255)] | None = None
+    replayed: bool | None = Field(None, description="False: those that still wait for somebody.")
+    from_: AwareDatetime | None = Field(None, alias="from", description="Created at this time or later.")
+    to: AwareDatetime | None = Field(None, description="Created before.")
+
+    def of(self, tenant: str) -> LetterFilter:
+        """For one tenant."""
+        return LetterFilter(
+            tenant,
+            reason=self.reason,
+            channel=self.channel,
+            source=self.source,
+            message_id=self.message_id,
+            is_replayed=self.replayed,
+            since=self.from_,
+            until=self.to,
+        )
+
+
+class DeadLetterQuery(LetterFilterIn):
+    """A page of them."""
+
     limit: LimitParameter = DEFAULT_LIMIT
     cursor: CursorParameter = None
 
 
 class ReplayIn(BaseModel):
-    """Which to replay."""
+    """Which to replay: by their ids, or the oldest that a filter finds."""
 
-    ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_REPLAY)]
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_REPLAY)] | None = None
+    filter: LetterFilterIn | None = Field(None, description="In place of `ids`; `{}` finds all.")
+    limit: int = Field(MAX_REPLAY, ge=1, le=MAX_REPLAY, description="Of a filter: at most so many at once.")
+
+    @model_validator(mode="after")
+    def _check_one_of_both(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("either ids or a filter is needed")
+        return self
 
 
 class ReplayOut(BaseModel):
@@ -93,6 +151,15 @@ class RequeueDeliveries(Protocol):
         """Begin these (user, delivery) again; answers the ids of those that could be."""
 
 
+class Explain(Protocol):
+    """Tells of a delivery that was given up; handed over as `RequeueDeliveries` is."""
+
+    async def __call__(
+        self, connection: AsyncConnection, key: tuple[UUID, UUID], /
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """What was to be said, and every attempt, of this (user, delivery)."""
+
+
 def make_dead_letter_router(
     database: Database,
     publisher: Publisher,
@@ -101,6 +168,7 @@ def make_dead_letter_router(
     cursors: Cursors,
     *,
     requeue: RequeueDeliveries,
+    explain: Explain,
 ) -> APIRouter:
     """`/dead-letters` and everything below it."""
     router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], route_class=JsonRoute)
@@ -111,15 +179,15 @@ def make_dead_letter_router(
     @router.get("", summary="List dead letters")
     async def list_letters(caller: Keeper, query: Annotated[DeadLetterQuery, Query()]) -> DeadLettersOut:
         """The newest first, of the caller's tenant and of messages that could not be read far enough to have one."""
-        scope = f"dead-letters:{caller.tenant}"
+        wanted = query.model_dump(mode="json", exclude={"limit", "cursor"})
+        scope = f"dead-letters:{caller.tenant}:{wanted}"
         values = cursors.read(scope, query.cursor)
         async with database.read() as connection:
             rows = await list_dead_letters(
                 connection,
+                query.of(caller.tenant),
                 limit=query.limit,
                 before=(datetime.fromisoformat(values[0]), UUID(values[1])) if values else None,
-                reason=query.reason,
-                tenant=caller.tenant,
             )
         page = rows[: query.limit]
         more = len(rows) > query.limit
@@ -129,14 +197,27 @@ def make_dead_letter_router(
         )
 
     @router.get("/{letter_id}", summary="One dead letter")
-    async def get_letter(letter_id: UUID, caller: Keeper) -> DeadLetterOut:
-        """With its payload."""
-        return _describe(await _find(database, caller, letter_id))
+    async def get_letter(letter_id: UUID, caller: Keeper) -> DeadLetterDetailOut:
+        """With its payload; for a delivery with what was to be said, and every attempt."""
+        row = await _find(database, caller, letter_id)
+        key = _delivery_of(row)
+        notification: dict[str, Any] | None = None
+        history: list[dict[str, Any]] = []
+        if key is not None:
+            async with database.read() as connection:
+                notification, history = await explain(connection, key)
+        return DeadLetterDetailOut.model_validate(
+            {**_describe(row).model_dump(), "notification": notification, "history": history}
+        )
 
     @router.post("/replay", summary="Replay several")
     async def replay_many(wanted: ReplayIn, caller: Keeper) -> ReplayOut:
-        """Send them in again, each once."""
-        return ReplayOut(replayed=await replay(caller, wanted.ids))
+        """Send them in again, each once, at most 500 in a call: whoever has more sees first how these end."""
+        ids = wanted.ids
+        if wanted.filter is not None:
+            async with database.read() as connection:
+                ids = await find_replayable(connection, wanted.filter.of(caller.tenant), limit=wanted.limit)
+        return ReplayOut(replayed=await replay(caller, ids) if ids else 0)
 
     @router.post("/{letter_id}/replay", summary="Replay one")
     async def replay_one(letter_id: UUID, caller: Keeper) -> ReplayOut:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
@@ -16,6 +16,7 @@ from notification_service.dead_letters.models import dead_letters
 from shared_contracts.error_codes import Reason
 from shared_contracts.ids import new_id
 from shared_contracts.requests import MAX_REQUEST_BYTES
+from shared_contracts.topology import channel_queue
 
 MAX_PAYLOAD_BYTES: Final = MAX_REQUEST_BYTES
 """Longer payloads are kept up to here, marked as truncated, and cannot be replayed."""
@@ -76,24 +77,73 @@ def _clip(value: str | None) -> str | None:
     return value.replace("\x00", "\ufffd")[:255] if value is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters; None and empty: all.
+
+    Attributes:
+        tenant: Its own, and those of messages that could not be read far enough to have one.
+        channel: Deliveries over it that were given up.
+        message_id: Of the message, or of the notification a delivery belongs to.
+        is_replayed: False: those that still wait for somebody.
+    """
+
+    tenant: str
+    reason: str | None = None
+    channel: str | None = None
+    source: str | None = None
+    message_id: str | None = None
+    is_replayed: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What a row must hold."""
+        columns = dead_letters.c
+        found: list[ColumnElement[bool]] = [(columns.tenant == self.tenant) | columns.tenant.is_(None)]
+        if self.channel is not None:
+            found.append((columns.exchange == "") & (columns.routing_key == channel_queue(self.channel).name))
+        if self.is_replayed is not None:
+            found.append(columns.replayed_at.is_not(None) if self.is_replayed else columns.replayed_at.is_(None))
+        if self.since is not None:
+            found.append(columns.created_at >= self.since)
+        if self.until is not None:
+            found.append(columns.created_at < self.until)
+        given = ((columns.reason, self.reason), (columns.source, self.source), (columns.message_id, self.message_id))
+        return [*found, *(column == value for column, value in given if value is not None)]
+
+
 async def list_dead_letters(
-    connection: AsyncConnection,
-    *,
-    limit: int,
-    before: tuple[datetime, UUID] | None = None,
-    reason: str | None = None,
-    tenant: str | None = None,
+    connection: AsyncConnection, wanted: LetterFilter, *, limit: int, before: tuple[datetime, UUID] | None = None
 ) -> list[AnyRow]:
     """Dead letters, the newest first; one more than `limit` when there are more."""
     columns = dead_letters.c
-    query = select(dead_letters).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1)
+    query = select(dead_letters).where(*wanted.conditions())
     if before is not None:
         query = query.where(tuple_(columns.created_at, columns.id) < tuple_(*before))
-    if reason is not None:
-        query = query.where(columns.reason == reason)
-    if tenant is not None:
-        query = query.where((columns.tenant == tenant) | columns.tenant.is_(None))
+    query = query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1)
     return list((await connection.execute(query)).all())
+
+
+async def find_replayable(connection: AsyncConnection, wanted: LetterFilter, *, limit: int) -> list[UUID]:
+    """Ids of dead letters that can be replayed, the oldest first: what waited longest goes first."""
+    columns = dead_letters.c
+    query = select(columns.id).where(
+        *wanted.conditions(), columns.replayed_at.is_(None), columns.is_truncated.is_(False)
+    )
+    rows = await connection.execute(query.order_by(columns.created_at, columns.id).limit(limit))
+    return list(rows.scalars())
+
+
+async def count_waiting(connection: AsyncConnection) -> dict[str, int]:
+    """How many were neither replayed nor discarded, by reason."""
+    columns = dead_letters.c
+    rows = await connection.execute(
+        select(columns.reason, func.count().label("number"))
+        .where(columns.replayed_at.is_(None))
+        .group_by(columns.reason)
+    )
+    return {row.reason: row.number for row in rows}
 
 
 async def find_dead_letter(connection: AsyncConnection, letter_id: UUID) -> AnyRow | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property, partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service.background import spawn
+from notification_service.background import keep_running, spawn
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.work import WorkConsumers
+from notification_service.channels.board import BreakerBoard
+from notification_service.channels.follow_ups import FollowUps
 from notification_service.channels.http.client import HttpClient
 from notification_service.channels.http.guard import Policy
 from notification_service.channels.interface import Tools
@@ -23,6 +27,7 @@ from notification_service.channels.queueing import Queueing
 from notification_service.channels.rates import MemoryTurns, RateLimits, RedisTurns
 from notification_service.channels.receipts import Receipts
 from notification_service.channels.registry import Registry
+from notification_service.channels.reporting import Reporting
 from notification_service.channels.telegram.channel import TelegramChannel
 from notification_service.channels.worker import ChannelWorker, Shared
 from notification_service.clock import Clock
@@ -30,6 +35,7 @@ from notification_service.contacts.secrets import SecretBox
 from notification_service.contacts.service import ContactBook
 from notification_service.db.engine import Database
 from notification_service.entrypoints.contact_port import ChannelDirectory
+from notification_service.errors import Unavailable
 from notification_service.rates import parse_rates
 from notification_service.settings import Settings
 from shared_contracts.topology import CHANNEL_POISON
@@ -80,6 +86,7 @@ class ChannelParts:
         self._node_id = node_id
         self._renderer = renderer or PlainRenderer()
         self._gate = gate or OpenGate()
+        self._beside: list[asyncio.Task[None]] = []
 
     @cached_property
     def http(self) -> HttpClient:
@@ -94,7 +101,13 @@ class ChannelParts:
     @cached_property
     def reach(self) -> Reach:
         """What can be sent over."""
-        return Reach(self.registry.configured, require_verified=self._settings.needs_verified_contacts)
+        registry = self.registry
+        return Reach(
+            registry.configured,
+            require_verified=self._settings.needs_verified_contacts,
+            withdrawing=registry.configured_that_can("withdraw"),
+            editing=registry.configured_that_can("edit"),
+        )
 
     @cached_property
     def box(self) -> SecretBox:
@@ -164,6 +177,39 @@ class ChannelParts:
         return [ChannelWorker(channel, shared) for channel in self.registry if channel.is_configured]
 
     @cached_property
+    def board(self) -> BreakerBoard:
+        """What this process's breakers are, for all to see."""
+        return BreakerBoard(
+            self._database, self._clock, node_id=self._node_id, breakers=[each.breakers for each in self.workers]
+        )
+
+    @cached_property
+    def follow_ups(self) -> FollowUps:
+        """Taking back and changing what was sent."""
+        return FollowUps(
+            database=self._database,
+            registry=self.registry,
+            renderer=self._renderer,
+            links=self.links,
+            box=self.box,
+            clock=self._clock,
+            delays=self._settings.retry_delays_seconds,
+        )
+
+    @cached_property
+    def reporting(self) -> Reporting:
+        """What providers say later."""
+        return Reporting(
+            database=self._database,
+            publisher=self._publisher,
+            queueing=self.queueing,
+            receipts=self.receipts,
+            box=self.box,
+            clock=self._clock,
+            reach=self.reach,
+        )
+
+    @cached_property
     def consumers(self) -> WorkConsumers:
         """The consumers of all work queues."""
         return WorkConsumers(
@@ -192,6 +238,10 @@ class ChannelParts:
         self.receipts.start()
         self.consumers.start()
         self.poison.start()
+        self._beside = [
+            keep_running(self.board.run, name="breaker-board"),
+            keep_running(self.follow_ups.run, name="follow-ups"),
+        ]
 
     @property
     def is_alive(self) -> bool:
@@ -200,8 +250,13 @@ class ChannelParts:
 
     async def stop(self) -> None:
         """Finish what is under way."""
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await self.consumers.stop()
         await self.poison.stop()
+        with contextlib.suppress(Unavailable):
+            await self.board.stop()
 
     async def close(self) -> None:
         """Close connections to providers."""

@@ -70,11 +70,7 @@ class ChannelDirectory:
 
     def start_link(self, channel: str, code: str) -> str | None:
         """Where the owner presents a start code."""
-        settings: Any = getattr(self._registry.get(channel), "settings", None)
-        name = getattr(settings, "telegram_bot_name", None) if channel == "telegram" else None
-        if channel != "telegram":
-            return None
-        return f"https://t.me/{name}?start={code}" if name else ""
+        return self._registry.all[channel].start_link(code)
 
     def is_configured(self, channel: str) -> bool:
         """Whether the channel can send."""

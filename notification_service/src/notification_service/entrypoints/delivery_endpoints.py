@@ -119,6 +119,35 @@ def make_delivery_router(database: Database, clock: Clock, callers: Callers, cur
     return router
 
 
+async def explain_delivery(
+    connection: AsyncConnection, key: tuple[UUID, UUID]
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """`dead_letters.endpoints.Explain`."""
+    user_id, delivery_id = key
+    asked = (
+        await connection.execute(
+            select(
+                notifications.c.id,
+                notifications.c.event_type,
+                notifications.c.title,
+                notifications.c.body,
+                notifications.c.data,
+                notifications.c.actions,
+                notifications.c.priority,
+                notifications.c.category,
+                notifications.c.tags,
+                notifications.c.collapse_key,
+                notifications.c.created_at,
+                notifications.c.expires_at,
+            )
+            .join(deliveries, deliveries.c.notification_id == notifications.c.id)
+            .where(deliveries.c.user_id == user_id, deliveries.c.id == delivery_id)
+        )
+    ).one_or_none()
+    history = (await list_attempts(connection, [delivery_id])).get(delivery_id, [])
+    return (dict(asked._mapping) if asked is not None else None), history  # noqa: SLF001 - public, despite its name
+
+
 def _check_right(caller: Caller) -> None:
     if not caller.scopes & {Scope.DELIVERIES_READ, Scope.NOTIFICATIONS_SEND}:
         raise PermissionDenied(

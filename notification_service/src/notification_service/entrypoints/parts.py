@@ -20,6 +20,7 @@ from notification_service.broker.purge import delete_queue, purge_queue
 from notification_service.channels.links import Unsubscription
 from notification_service.clock import Clock, SystemClock
 from notification_service.db.engine import Database
+from notification_service.dead_letters.depth import Depth
 from notification_service.digests.weekly import plan_weekly_summary
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
@@ -282,7 +283,7 @@ class Parts:
             publish_deliveries=self.channels.queueing.publish,
             clock=self.clock,
             retention=self.settings.retention,
-            extras=(RollingUp(self.database).roll_up,),
+            extras=(RollingUp(self.database).roll_up, Depth(self.database).measure),
         )
 
     @cached_property
@@ -294,6 +295,7 @@ class Parts:
             dispatcher=self.dispatcher,
             marks=self.marks,
             live=self.live,
+            reach=lambda: self.channels.reach,
             clock=self.clock,
         )
 

@@ -39,7 +39,8 @@ async def _erase_contacts(connection: AsyncConnection, subject: Subject) -> Mapp
         contacts.c.channel == suppressions.c.channel,
         contacts.c.address_hash == suppressions.c.address_hash,
     )
-    suppressed = await connection.execute(delete(suppressions).where(is_own))
+    is_theirs = is_own | (suppressions.c.user_id == subject.user_id)
+    suppressed = await connection.execute(delete(suppressions).where(is_theirs))
     return {"suppressions": suppressed.rowcount, **await _CONTACTS.erase(connection, subject)}
 
 
@@ -57,7 +58,7 @@ PERSONAL_DATA: Final[tuple[PersonalData, ...]] = (
     *MAILBOX,
     NOTIFICATIONS,
     rows_of("preferences", user_preferences, user_preferences.c.user_id),
-    PersonalData("contacts", (contacts,), _erase_contacts, _CONTACTS.export),
+    PersonalData("contacts", (contacts, suppressions), _erase_contacts, _CONTACTS.export),
     rows_of("deliveries", deliveries, deliveries.c.user_id, hidden=("rules",), order_by=deliveries.c.created_at),
     rows_of("delivery_attempts", delivery_attempts, delivery_attempts.c.user_id, hidden=("route",)),
     *DIGESTS,

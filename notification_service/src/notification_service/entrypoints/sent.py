@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, cast, exists, func, or_, select, update
 from sqlalchemy import Text as SqlText
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.channels.follow_ups import FollowUp, ask_for_follow_ups
 from notification_service.channels.models import deliveries, delivery_attempts
+from notification_service.channels.planned import Reach
 from notification_service.clock import Clock, format_time
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
@@ -67,9 +69,11 @@ class SentNotifications:
         dispatcher: Dispatcher,
         marks: DispatchMarks,
         live: LiveBroadcasts,
+        reach: Callable[[], Reach],
         clock: Clock,
     ) -> None:
         self._database = database
+        self._reach = reach
         self._catalog = catalog
         self._dispatcher = dispatcher
         self._marks = marks
@@ -114,6 +118,8 @@ class SentNotifications:
             if row.recalled_at is not None:
                 raise Conflict("the notification was recalled")
             await sender_view.change(connection, row, changes, now)
+            editing = self._reach().editing
+            await ask_for_follow_ups(connection, notification_id, FollowUp.EDIT, editing, now=now)
             row = await self._lock(connection, caller, notification_id)
             content = None
             if not await sender_view.has_variants(connection, notification_id):
@@ -135,11 +141,18 @@ class SentNotifications:
                 await stop_escalations(connection, row.id)
                 await fanouts.finish(connection, row.id)
                 cancelled = await _cancel_deliveries(connection, row.id)
+                withdrawing = self._reach().withdrawing
+                await ask_for_follow_ups(connection, row.id, FollowUp.WITHDRAW, withdrawing, now=now)
                 row = await self._lock(connection, caller, notification_id)
             sent = await connection.execute(
                 select(func.count())
                 .select_from(deliveries)
-                .where(deliveries.c.notification_id == row.id, deliveries.c.status.in_(_GONE_OUT))
+                .where(
+                    deliveries.c.notification_id == row.id,
+                    deliveries.c.status.in_(_GONE_OUT),
+                    # The others are being taken back from their providers.
+                    deliveries.c.follow_up.is_(None),
+                )
             )
             not_recallable = sent.scalar_one()
         told = await self._tell(row, "recalled", now, None)

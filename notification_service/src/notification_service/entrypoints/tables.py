@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from notification_service.analytics.models import analytics_hours, analytics_progress
-from notification_service.channels.models import deliveries, delivery_attempts
-from notification_service.contacts.models import contacts
+from notification_service.channels.models import channel_breakers, deliveries, delivery_attempts
+from notification_service.contacts.models import contact_code_turns, contacts, suppressions
 from notification_service.db.base import metadata
 from notification_service.dead_letters.models import dead_letters
 from notification_service.digests.models import digest_items, digests, escalations, schedules
@@ -40,6 +40,8 @@ __all__ = [
     "broadcast_states",
     "broadcast_streams",
     "broadcasts",
+    "channel_breakers",
+    "contact_code_turns",
     "contacts",
     "dead_letters",
     "decision_records",
@@ -67,6 +69,7 @@ __all__ = [
     "store",
     "stream_marks",
     "streams",
+    "suppressions",
     "template_versions",
     "templates",
     "tenant_settings",

@@ -10,13 +10,16 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from notification_service.analytics.endpoints import make_analytics_router
+from notification_service.channels.page_endpoints import make_channel_page_router
 from notification_service.channels.queueing import requeue_deliveries
+from notification_service.channels.report_endpoints import make_report_router
 from notification_service.channels.unsubscribe_endpoints import make_unsubscribe_router
 from notification_service.channels.views import ChannelDeliveries
 from notification_service.contacts.endpoints import make_contact_router, make_telegram_router
+from notification_service.contacts.suppression_endpoints import make_suppression_router
 from notification_service.dead_letters.endpoints import make_dead_letter_router
 from notification_service.digests.endpoints import make_digest_router
-from notification_service.entrypoints.delivery_endpoints import make_delivery_router
+from notification_service.entrypoints.delivery_endpoints import explain_delivery, make_delivery_router
 from notification_service.entrypoints.health import Check, make_health_router
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.personal_data import PERSONAL_DATA
@@ -57,10 +60,19 @@ def make_api_routers(parts: Parts) -> list[APIRouter]:
         make_delivery_router(parts.database, parts.clock, callers, cursors),
         make_contact_router(parts.channels.contact_book, callers, cursors),
         make_telegram_router(parts.channels.contact_book, parts.channels.telegram_webhook_secret),
+        make_report_router(parts.channels.registry, parts.settings.public_url, parts.channels.reporting),
+        make_channel_page_router(parts.database, parts.clock, parts.channels.registry, parts.settings),
+        make_suppression_router(parts.database, parts.clock, callers, cursors),
         make_unsubscribe_router(parts.channels.links, parts.unsubscribe),
         make_preferences_router(parts.preferences, callers),
         make_dead_letter_router(
-            parts.database, parts.publisher, parts.clock, callers, cursors, requeue=requeue_deliveries
+            parts.database,
+            parts.publisher,
+            parts.clock,
+            callers,
+            cursors,
+            requeue=requeue_deliveries,
+            explain=explain_delivery,
         ),
         make_personal_data_router(parts.database, parts.clock, PERSONAL_DATA, parts.settings.internal_keys),
         make_presence_router(parts.nodes, parts.people, callers, cursors),

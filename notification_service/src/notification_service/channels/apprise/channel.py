@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,6 +16,7 @@ import apprise
 from apprise.manager_plugins import NotificationManager
 from typing_extensions import override
 
+from notification_service.channels.apprise.calls import Result, classify_calls, recorded_calls
 from notification_service.channels.interface import (
     Address,
     Channel,
@@ -41,7 +43,11 @@ _READ_LIMIT_S: Final = 8.0
 
 
 class _Refused(Exception):
-    """Apprise says no more than that it did not work."""
+    """Apprise says no more than that it did not work; its calls say why."""
+
+    def __init__(self, calls: Sequence[Result]) -> None:
+        super().__init__("the service did not take it")
+        self.calls = calls
 
 
 class AppriseChannel(Channel):
@@ -64,30 +70,34 @@ class AppriseChannel(Channel):
 
     @override
     def prepare(self, message: Message, address: Address) -> Any:
-        return address.value, message.title, plain_text(message, limit=20_000).removeprefix(message.title).lstrip("\n")
+        body = plain_text(message, limit=20_000).removeprefix(message.title).lstrip("\n")
+        # Apprise sends nothing that has no body.
+        return (address.value, message.title, body) if body else (address.value, "", message.title)
 
     @override
     async def send(self, prepared: Any, route: str) -> Sent:
         url, title, body = prepared
-        if not await asyncio.to_thread(self._notify, url, title, body):
-            raise _Refused
+        await asyncio.to_thread(self._notify, url, title, body)
         return Sent()
 
-    def _notify(self, url: str, title: str, body: str) -> bool:
+    def _notify(self, url: str, title: str, body: str) -> None:
         self._check(url)
         service = _instantiate(url)
         service.socket_connect_timeout = _CONNECT_LIMIT_S
         service.socket_read_timeout = _READ_LIMIT_S
         # Herald's own limits decide how fast; this one would sleep in the thread.
         service.request_rate_per_sec = 0
-        return bool(service.notify(title=title, body=body))
+        with recorded_calls() as calls:
+            is_taken = service.notify(title=title, body=body)
+        if not is_taken:
+            raise _Refused(calls)
 
     @override
     def classify_error(self, error: Exception) -> Failure:
         if isinstance(error, InvalidAddress):
             return reject(f"the address {error}", disables_address=True).failure
         if isinstance(error, _Refused):
-            return Failure(FailureKind.TEMPORARY, Reason.PROVIDER_UNAVAILABLE, "the service did not take it")
+            return classify_calls(error.calls, now=self.tools.clock.now())
         return Failure(FailureKind.UNKNOWN, Reason.PROVIDER_UNAVAILABLE, type(error).__name__)
 
     def _check(self, address: str) -> str:

@@ -40,9 +40,24 @@ class DiscordChannel(HttpChannel):
 
     @override
     async def withdraw(self, provider_message_id: str, address: Address) -> bool:
-        url = httpx.URL(address.value)
-        target = url.copy_with(path=f"{url.path.rstrip('/')}/messages/{provider_message_id}")
-        answer = await self.tools.http.call("DELETE", str(target))
+        target = _message_url(address, provider_message_id)
+        answer = await self.tools.http.call("DELETE", target)
         if answer.status not in (204, 404):
             raise HttpStatus(answer)
-        return answer.status == 204
+        # 404: somebody was faster.
+        return True
+
+    @override
+    async def edit(self, provider_message_id: str, prepared: Call, address: Address) -> bool:
+        target = _message_url(address, provider_message_id)
+        answer = await self.tools.http.call("PATCH", target, content=prepared.content, headers=prepared.headers)
+        if answer.status == 404:
+            return False
+        if answer.status != 200:
+            raise HttpStatus(answer)
+        return True
+
+
+def _message_url(address: Address, provider_message_id: str) -> str:
+    url = httpx.URL(address.value)
+    return str(url.copy_with(path=f"{url.path.rstrip('/')}/messages/{provider_message_id}"))

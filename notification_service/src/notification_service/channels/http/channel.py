@@ -51,6 +51,9 @@ def json_call(url: str, body: Any, headers: Mapping[str, str] | None = None) -> 
 class HttpChannel(Channel):
     """One guarded call per delivery to the address the contact names. Other channels override what differs."""
 
+    # Places for 32 endpoints that hang at once, before others have to wait for them; the client has 512 connections.
+    concurrency = 256
+
     @override
     async def check_address(self, address: str, secret: str | None) -> CheckedAddress:
         try:

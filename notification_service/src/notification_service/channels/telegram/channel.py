@@ -65,6 +65,11 @@ class TelegramChannel(Channel):
         return CheckedAddress(address, address, proof="start")
 
     @override
+    def start_link(self, code: str) -> str:
+        name = self.settings.telegram_bot_name
+        return f"https://t.me/{name}?start={code}" if name else ""
+
+    @override
     def prepare(self, message: Message, address: Address) -> Call:
         body: dict[str, Any] = {
             "chat_id": int(address.value),
@@ -88,14 +93,34 @@ class TelegramChannel(Channel):
     @override
     async def withdraw(self, provider_message_id: str, address: Address) -> bool:
         chat_id, _, message_id = provider_message_id.partition(":")
-        await self._post(self._call("deleteMessage", {"chat_id": int(chat_id), "message_id": int(message_id)}))
+        call = self._call("deleteMessage", {"chat_id": int(chat_id), "message_id": int(message_id)})
+        try:
+            await self._post(call)
+        except HttpStatus as error:
+            # Older than 48 hours, in a private chat; or the user deleted it.
+            text = _describe_answer(error.answer)
+            if "message to delete not found" in text:
+                return True
+            if "can't be deleted" in text:
+                return False
+            raise
         return True
 
-    async def edit(self, provider_message_id: str, text: str) -> None:
-        """Replace the text of a message that was sent."""
+    @override
+    async def edit(self, provider_message_id: str, prepared: Call, address: Address) -> bool:
         chat_id, _, message_id = provider_message_id.partition(":")
-        body = {"chat_id": int(chat_id), "message_id": int(message_id), "text": text[:MAX_LENGTH]}
-        await self._post(self._call("editMessageText", body))
+        body = {**orjson.loads(prepared.content), "chat_id": int(chat_id), "message_id": int(message_id)}
+        body.pop("disable_notification", None)
+        try:
+            await self._post(self._call("editMessageText", body))
+        except HttpStatus as error:
+            text = _describe_answer(error.answer)
+            if "message is not modified" in text:
+                return True
+            if "message to edit not found" in text or "can't be edited" in text:
+                return False
+            raise
+        return True
 
     @override
     def classify_error(self, error: Exception) -> Failure:
@@ -119,9 +144,14 @@ class TelegramChannel(Channel):
         return result if isinstance(result, Mapping) else {}
 
 
+def _describe_answer(answer: Answer) -> str:
+    found = answer.json()
+    return str(found.get("description", "")) if isinstance(found, Mapping) else ""
+
+
 def _classify_answer(answer: Answer) -> Failure | None:
     found = answer.json()
-    text = str(found.get("description", "")) if isinstance(found, Mapping) else ""
+    text = _describe_answer(answer)
     detail = f"status {answer.status}: {text[:200]}"
     if answer.status == 403 or (answer.status == 400 and "chat not found" in text):
         # Blocked the bot, deleted the account, or never spoke to the bot.
