@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, running_channels
+from auth_site import AuthSite
+from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, mail_sink, running_channels
+from channel_site import channel_site
 from sqlalchemy import select, update
 from waiting import until
 
@@ -186,3 +189,45 @@ async def test_recalled_while_it_was_being_sent(channel: str, status: str, sendi
 
     await until(is_written)
     assert len(web.seen) == (2 if channel == "telegram" else 1)
+
+
+async def test_a_change_and_a_recall_over_rest(  # noqa: PLR0917 - fixtures
+    auth: AuthSite,
+    migrated_url: str,
+    amqp_url: str,
+    tmp_path: Path,
+    web: HttpSink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        mail_sink() as mails,
+        channel_site(
+            auth, monkeypatch, database_url=migrated_url, amqp_url=amqp_url, run_dir=tmp_path, mails=mails, web=web
+        ) as site,
+    ):
+        admin, person = site.add_person("admin"), site.add_person(email="ada@example.org", email_verified=True)
+        contact = {"channel": "telegram", "address": "42"}
+        assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
+        sent = await site.send(admin, person, channels=["telegram", "email"])
+        path = f"/api/v1/deliveries?notification_id={sent}"
+
+        async def states() -> dict[str, str]:
+            return {each["channel"]: each["status"] for each in (await site.get(path, admin)).json()["items"]}
+
+        async def are_sent() -> bool:
+            return await states() == {"telegram": "sent", "email": "sent"}
+
+        await until(are_sent)
+        one = f"/api/v1/notifications/{sent}"
+        assert (await site.call("PATCH", one, admin, json={"title": "Changed"})).status_code == 200
+        await until(lambda: web.seen[-1].path.endswith("/editMessageText"))
+        assert json.loads(web.seen[-1].body)["text"].startswith("Changed")
+        answer = (await site.post(f"{one}/recall", admin)).json()
+        # The mail cannot be taken back.
+        assert (answer["status"], answer["cancelled"], answer["not_recallable"]) == ("recalled", 0, 1)
+
+        async def is_taken_back() -> bool:
+            return await states() == {"telegram": "recalled", "email": "sent"}
+
+        await until(is_taken_back)
+        assert web.seen[-1].path.endswith("/deleteMessage")

@@ -63,5 +63,6 @@ async def test_in_production_they_need_the_internal_key(production_app: FastAPI,
 @pytest.mark.req("G04")
 async def test_a_trailing_slash_does_not_open_them(production_app: FastAPI) -> None:
     async with visiting(production_app) as client:
-        for path in PAGES:
+        for path in (*PAGES, "/health/channels"):
             assert (await client.get(f"{path}/")).status_code == 401, path
+            assert (await client.get(path)).status_code == 401, path

@@ -43,7 +43,7 @@ async def exchange_turns(connection: AsyncConnection, *, now: datetime) -> int:
         now: When.
     """
     columns = deliveries.c
-    is_due = columns.share.is_not(None) & (columns.next_attempt_at <= now)
+    is_due = columns.share.is_not(None) & columns.next_attempt_at.is_not(None) & (columns.next_attempt_at <= now)
     channels = (await connection.execute(select(columns.channel).where(is_due).distinct())).scalars().all()
     changed = 0
     for channel in channels:
@@ -52,7 +52,7 @@ async def exchange_turns(connection: AsyncConnection, *, now: datetime) -> int:
             (
                 await connection.execute(
                     select(columns.share)
-                    .where(is_here, columns.share.is_not(None))
+                    .where(is_here, columns.share.is_not(None), columns.next_attempt_at.is_not(None))
                     .group_by(columns.share)
                     .order_by(func.min(columns.next_attempt_at))
                     .limit(_MAX_SHARES)
@@ -113,7 +113,7 @@ async def _find_first_of_each(
     columns = deliveries.c
     parts = [
         select(columns.user_id, columns.id, columns.share, columns.next_attempt_at)
-        .where(columns.channel == channel, columns.share == share)
+        .where(columns.channel == channel, columns.share == share, columns.next_attempt_at.is_not(None))
         .order_by(columns.next_attempt_at, columns.id)
         .limit(limit)
         .subquery()

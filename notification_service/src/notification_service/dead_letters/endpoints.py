@@ -69,7 +69,7 @@ class DeadLettersOut(BaseModel):
 
 
 class AttemptOut(BaseModel):
-    """One try of a delivery that was given up."""
+    """One try of a delivery."""
 
     number: int
     route: str

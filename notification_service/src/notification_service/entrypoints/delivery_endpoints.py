@@ -13,6 +13,7 @@ from notification_service.channels.models import deliveries
 from notification_service.channels.views import COLUMNS, describe, list_attempts
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
+from notification_service.dead_letters.endpoints import AttemptOut
 from notification_service.errors import NotFound, PermissionDenied
 from notification_service.identity.access import Caller
 from notification_service.mailbox.deliveries import IN_APP
@@ -38,19 +39,6 @@ class DeliveryQuery(BaseModel):
     to: AwareDatetime | None = Field(None, description="Created before.")
     limit: LimitParameter = DEFAULT_LIMIT
     cursor: CursorParameter = None
-
-
-class AttemptOut(BaseModel):
-    """One try."""
-
-    number: int
-    route: str
-    started_at: AwareDatetime
-    latency_ms: int
-    outcome: str
-    reason: str | None
-    detail: str | None
-    provider_message_id: str | None
 
 
 class DeliveryDetailOut(DeliveryOut):

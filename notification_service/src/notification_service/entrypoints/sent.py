@@ -269,7 +269,7 @@ async def _cancel_deliveries(connection: AsyncConnection, notification_id: UUID)
     done = await connection.execute(
         update(deliveries)
         .where(columns.notification_id == notification_id, columns.status.in_(_WAITING))
-        .values(status=str(DeliveryState.RECALLED), reason=str(Reason.RECALLED), next_attempt_at=None)
+        .values(status=str(DeliveryState.RECALLED), reason=str(Reason.RECALLED), next_attempt_at=None, share=None)
     )
     return done.rowcount
 

@@ -175,6 +175,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     },
     # dead letters
     "DeadLetterOut": _DEAD_LETTER,
+    "DeadLetterDetailOut": {**_DEAD_LETTER, "notification": None, "history": []},
     "DeadLettersOut": {"items": [_DEAD_LETTER], "next_cursor": None},
     "ReplayIn": {"ids": [_DEAD_LETTER["id"]]},
     "ReplayOut": {"replayed": 1},

@@ -176,6 +176,32 @@ MORE_EXAMPLES: Final[dict[str, Any]] = {
     "WebPushKeyOut": {
         "public_key": "BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM"
     },
+    "SuppressionIn": {"channel": "email", "address": "ada@example.org", "reason": "complaint"},
+    "SuppressionsOut": {
+        "items": [
+            {
+                "id": "5d41402abc4b2a76b9719d911017c5925d41402abc4b2a76b9719d911017c592",
+                "channel": "email",
+                "address": "a…@example.org",
+                "reason": "complaint",
+                "user_id": None,
+                "created_at": _CREATED_AT,
+            }
+        ],
+        "next_cursor": None,
+    },
+    "ChannelsOut": {
+        "channels": [{"name": "email", "configured": True, "pending": 0, "queued": 12}],
+        "breakers": [
+            {
+                "channel": "email",
+                "route": "email:smtp.example.org:587",
+                "state": "opened",
+                "since": _CREATED_AT,
+                "node": "worker-host-7-1a2b3c",
+            }
+        ],
+    },
     "DeliveriesOut": {"items": [_DELIVERY], "next_cursor": None},
     "DeliveryDetailOut": {**_DELIVERY, "history": [_ATTEMPT]},
     # presence
