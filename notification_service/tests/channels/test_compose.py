@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from email import message_from_bytes
+from email import charset, message_from_bytes
 from email.header import decode_header, make_header
 from typing import Any
 
@@ -39,6 +39,14 @@ def test_a_repeat_is_the_same_byte_for_byte() -> None:
     message = make_message()
     first, second = (compose(message, recipient="ada@example.org", sender=SENDER) for _ in range(2))
     assert first == second
+
+
+def test_what_other_libraries_change_for_the_whole_process_changes_no_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = make_message(title="Größe 42 ✓", body="Grüße")
+    before = compose(message, recipient="ada@example.org", sender=SENDER)
+    # As Apprise does when it is loaded.
+    monkeypatch.setitem(charset.CHARSETS, "utf-8", (charset.QP, charset.QP, "utf-8"))
+    assert compose(message, recipient="ada@example.org", sender=SENDER) == before
 
 
 def test_mails_of_one_collapse_key_are_one_conversation() -> None:

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from email.charset import BASE64, SHORTEST, Charset
 from email.errors import MessageError
 from email.header import Header
 from email.message import EmailMessage
@@ -26,6 +27,9 @@ _MAX_LINE: Final = 900
 _COMPACT: Final = compat32.clone(max_line_length=_MAX_LINE, linesep="\r\n")
 _INTERNATIONAL: Final = SMTPUTF8.clone(max_line_length=_MAX_LINE)
 _LABEL: Final = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
+_UTF8: Final = Charset("utf-8")
+# Said here, because other libraries (Apprise) change it for the whole process, and a repeat would be another mail.
+_UTF8.header_encoding, _UTF8.body_encoding = SHORTEST, BASE64
 _Headers = list[tuple[str, str]]
 _Texts = tuple[tuple[str, str], ...]
 _NAMESPACE: Final = uuid.UUID("5b1c7e0a-6f0e-4a52-9f43-3b6c1de1a001")
@@ -72,11 +76,13 @@ def _encode(headers: _Headers, texts: _Texts, boundary: str) -> bytes:
     """By the older half of the standard library: a third of the time of `EmailMessage`, which parses every header."""
     mail = MIMEMultipart("alternative", boundary=boundary)
     for name, value in headers:
-        mail[name] = value if value.isascii() else Header(value, "utf-8").encode()
+        mail[name] = value if value.isascii() else Header(value, _UTF8).encode()
     for subtype, text in texts:
         # Long or foreign lines go as base64; plain ones as they are.
         is_plain = text.isascii() and all(len(line) <= _MAX_LINE for line in text.splitlines())
-        mail.attach(MIMEText(text, subtype, "us-ascii" if is_plain else "utf-8"))
+        # typeshed does not know that a charset may be an object.
+        charset: Any = "us-ascii" if is_plain else _UTF8
+        mail.attach(MIMEText(text, subtype, charset))
     return mail.as_bytes(policy=_COMPACT)
 
 
