@@ -128,7 +128,7 @@ async def test_who_may_not_send_leaves_nothing_behind(service: Service) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"title": None}, ""),
+        ({"title": None}, "title"),
         ({"recipients": {}}, "recipients"),
         ({"recipients": {"users": ["not-an-id"]}}, "recipients.users.0"),
         ({"recipients": {"users": "x"}}, "recipients.users"),
@@ -137,7 +137,7 @@ async def test_who_may_not_send_leaves_nothing_behind(service: Service) -> None:
         ({"priority": "urgent"}, "priority"),
         ({"channels": []}, "channels"),
         ({"channels": ["pigeon"]}, "channels.0"),
-        ({"data": {"x": "y" * 17_000}}, ""),
+        ({"data": {"x": "y" * 17_000}}, "data"),
         ({"data": []}, "data"),
         ({"ttl_seconds": 0}, "ttl_seconds"),
         ({"deliver_at": "tomorrow"}, "deliver_at"),
