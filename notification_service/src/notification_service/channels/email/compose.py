@@ -115,7 +115,7 @@ def check_recipient(address: str) -> str:
 def _make_headers(message: Message, *, recipient: str, sender: str, reply_to: str | None, message_id: str) -> _Headers:
     domain = message_id.rpartition("@")[2].rstrip(">")
     headers = [
-        ("From", formataddr(parseaddr(sender))),
+        ("From", formataddr(parseaddr(sender), _UTF8)),
         ("To", check_recipient(recipient)),
         ("Subject", message.title),
         ("Date", format_datetime(message.created_at)),
