@@ -21,7 +21,6 @@ from herald_local.packages import SystemPackage, get_program
 pytestmark = pytest.mark.only_on("sqlite")
 
 HERE = Path(__file__).parent / "clients"
-ORIGIN = "http://127.0.0.1:8001"  # one of those allowed by default
 
 
 def find_node() -> Path | None:
@@ -110,7 +109,7 @@ async def test_a_page_in_chromium_by_all_its_ways(stack: Stack, rest: Rest, back
         (await rest.auth("POST", "/api/v1/auth/ws-ticket", token=person.access)).json()["ticket"] for _ in range(2)
     ]
     url = stack.system.notify_urls[0]
-    program = await Program.start(node, "browser.mjs", browser, ORIGIN, url, person.access, *tickets)
+    program = await Program.start(node, "browser.mjs", browser, stack.system.auth_url, url, person.access, *tickets)
     await program.wait_ready()
     sent = await backend.send_to(person.id, "to the page")
     seen = await program.read()

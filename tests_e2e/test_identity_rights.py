@@ -173,13 +173,13 @@ def run_auth_command(stack: Stack, *arguments: str) -> None:
 
 @pytest.mark.req("G05")
 async def test_foreign_origins_get_no_permission(stack: Stack, rest: Rest) -> None:
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:8001.evil.example"):
+    for origin in ("https://evil.example", "null", f"{stack.system.auth_url}.evil.example"):
         headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
         asked = await rest.notify("OPTIONS", "/api/v1/notifications/send", headers=headers)
         plain = await rest.notify("GET", "/health/live", headers={"Origin": origin})
         for answer in (asked, plain):
             assert "access-control-allow-origin" not in answer.headers, origin
-    known = {"Origin": "http://127.0.0.1:8001", "Access-Control-Request-Method": "POST"}
+    known = {"Origin": stack.system.auth_url, "Access-Control-Request-Method": "POST"}
     allowed = await rest.notify("OPTIONS", "/api/v1/notifications/send", headers=known)
     assert allowed.headers["access-control-allow-origin"] == known["Origin"]
     assert allowed.headers.get("access-control-allow-credentials") != "true"
