@@ -13,7 +13,7 @@ from benchmarks.installation import installed
 from benchmarks.load.process import LoadProcess
 from benchmarks.people import People
 from benchmarks.report import compare, describe_machine, medians, print_table
-from benchmarks.scenarios import SCENARIOS, Bench, Figures, Sizes
+from benchmarks.scenarios import BY_DEFAULT, SCENARIOS, Bench, Figures, Sizes
 from herald_local.console import say
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     """The exit code of `--check` is 1 when a target was missed."""
     options = _read_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything is ended
-    chosen = options.only or list(SCENARIOS)
+    chosen = options.only or list(BY_DEFAULT)
     settings = dict(pair.split("=", 1) for pair in options.set)
     runs: dict[str, list[Figures]] = {name: [] for name in chosen}
     machine = describe_machine()
@@ -39,12 +39,14 @@ def main() -> None:
                 for name in chosen:
                     say("bench", f"{name}, run {number} of {options.runs}")
                     runs[name].append(SCENARIOS[name](bench))
+                    print_table(f"{name}, run {number}", runs[name][-1])
         finally:
             load.stop()
             people.close()
     found = medians(runs)
-    for name, figures in found.items():
-        print_table(name, figures)
+    if options.runs > 1:
+        for name, figures in found.items():
+            print_table(f"{name}, medians of {options.runs} runs", figures)
     missed = compare(found, level=options.level)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,12 @@ from pathlib import Path
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # Of /proc/<pid>/stat, counted after the command's name: parent, own user and system time, that of ended children.
 _PARENT, _TIMES = 1, slice(11, 15)
+# Of the first line of /proc/stat: idle, and waiting for a disk.
+_RESTING = (3, 4)
+
+OTHERS = "others"
+"""What is not part of the installation and its load: whether a run counts shows in it."""
+_MACHINE = "machine"
 
 
 def cpu_seconds(pid: int) -> float:
@@ -34,7 +40,7 @@ def find_tree(root: int) -> list[int]:
 
 
 class CpuClock:
-    """Reads the CPU time of several named process trees together."""
+    """Reads the CPU time of several named process trees together, and of everything else on the machine."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
@@ -45,12 +51,19 @@ class CpuClock:
         self._started = self._read()
 
     def spent(self) -> dict[str, float]:
-        """CPU seconds by name since the start."""
+        """CPU seconds by name since the start; `others` is what ran on this machine besides."""
         now = self._read()
-        return {name: now[name] - self._started[name] for name in now}
+        spent = {name: now[name] - self._started[name] for name in now}
+        machine = spent.pop(_MACHINE)
+        return {**spent, OTHERS: max(0.0, machine - sum(spent.values()))}
 
     def _read(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        return {**{name: cpu_seconds(pid) for name, pid in self._pids.items()}, _MACHINE: _machine_seconds()}
+
+
+def _machine_seconds() -> float:
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    return sum(int(each) for place, each in enumerate(fields[:8]) if place not in _RESTING) * _TICK_S
 
 
 def _own_seconds(pid: int) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psycopg
 
 from benchmarks.accounting import CpuClock
 from herald_local.console import give_up, say
@@ -60,6 +61,19 @@ class Installation:
     def clock(self, load_pid: int) -> CpuClock:
         """Counts the CPU time of every process from now on, the load's own included."""
         return CpuClock({**self.pids(), "load": load_pid})
+
+    def count_queries(self) -> int:
+        """Queries the notification service has made so far; 0 on SQLite."""
+        url = self.system.notify_database
+        if url is None:
+            return 0
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            row = connection.execute(
+                "SELECT sum(calls) FROM pg_stat_statements JOIN pg_database ON oid = dbid"
+                " WHERE datname = current_database()"
+            ).fetchone()
+        return int(row[0] or 0) if row else 0
 
     def start(self) -> None:
         """Prepare the databases and start every process."""
@@ -132,7 +146,9 @@ def installed(
     node = RabbitNode(folder / "rabbitmq")
     cluster = None
     if database == "postgresql":
-        cluster = PostgresCluster(folder / "postgresql", settings={} if fsync else {"fsync": "off"})
+        # Counts queries, begin and commit not among them; it costs the database a microsecond of each.
+        counting = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_utility": "off"}
+        cluster = PostgresCluster(folder / "postgresql", settings=counting if fsync else {**counting, "fsync": "off"})
     ports = find_free_ports(4)
     found: Installation | None = None
     try:

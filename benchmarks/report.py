@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.accounting import OTHERS
 from benchmarks.scenarios import Figures
 
 Runs = Mapping[str, Sequence[Figures]]
@@ -39,7 +40,9 @@ TARGETS = (
     Target("broadcast", "gateway_cpu_us", 16.6, 9),
     Target("broadcast", "last_receipt_p99_ms", 100, 30),
     Target("idle", "gateway_kb_per_connection", 35, 12),
+    Target("idle", "gateway_cpu_us", 1000, 250),
     Target("resume", "resumes_per_s", 500, 1200, higher_is_better=True),
+    Target("resume", "queries_per_resume", 0.5, 0.1),
     Target("resume", "lost", 0, 0),
 )
 
@@ -82,9 +85,9 @@ def print_table(name: str, figures: Figures) -> None:
             if figure.endswith("_cpu_us") and figure.startswith("paced_") == bool(prefix)
         }
         if shares:
-            total = sum(value for share, value in shares.items() if share != "load")
+            total = sum(value for share, value in shares.items() if share not in ("load", OTHERS))
             parts = ", ".join(f"{share} {value:,.1f}" for share, value in shares.items())
-            print(f"  {title}: {parts}; all without load {total:,.1f}")
+            print(f"  {title}: {parts}; all without load {total:,.1f}", flush=True)
 
 
 def compare(found: Mapping[str, Figures], *, level: str) -> list[str]:

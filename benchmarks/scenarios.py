@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from benchmarks.accounting import memory_kb
+from benchmarks.accounting import OTHERS, CpuClock, memory_kb
+from benchmarks.compare.systems import running
 from benchmarks.installation import Installation
 from benchmarks.load.agent import Agent
 from benchmarks.load.bodies import make_body
@@ -58,8 +59,15 @@ def measure_private(bench: Bench) -> Figures:
     """Private messages: published over AMQP, stored, pushed, acknowledged by the device, settled in RabbitMQ."""
     sizes = bench.sizes
     _open(bench, sizes.private_users, ack_every=1)
+    figures = _measure_flows(bench, sizes, bench.installation.clock(bench.load.pid))
+    bench.load.call(Agent.close_all)
+    return figures
+
+
+def _measure_flows(bench: Bench, sizes: Sizes, clock: CpuClock) -> Figures:
+    """As many as go through, then a steady rate."""
     bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=3.0)
-    clock = bench.installation.clock(bench.load.pid)
+    clock.restart()
     flow = bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=sizes.private_s)
     _settle()
     figures = {"messages_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
@@ -70,7 +78,6 @@ def measure_private(bench: Bench) -> Figures:
     figures |= {f"paced_{name}_ms": value for name, value in paced.latency_ms.items()}
     figures |= {f"paced_{name}": value for name, value in _per_unit(clock.spent(), paced.received).items()}
     figures["lost"] = flow.sent - flow.received + paced.sent - paced.received
-    bench.load.call(Agent.close_all)
     return figures
 
 
@@ -138,6 +145,7 @@ def measure_resume(bench: Bench) -> Figures:
     wanted = sizes.waiting * len(people)
     _wait_for_depth(bench, wanted)
     people = bench.people.get(sizes.resuming_users)
+    queries = bench.installation.count_queries()
     clock = bench.installation.clock(bench.load.pid)
     opened = bench.load.call(
         Agent.open, people=people, ack_every=sizes.waiting // 2, at_once=sizes.at_once, wanted=sizes.waiting
@@ -149,6 +157,7 @@ def measure_resume(bench: Bench) -> Figures:
         "all_caught_up_s": opened.elapsed_s,
         **{f"caught_up_{name}_ms": value for name, value in opened.caught_up_ms.items()},
         **_per_unit(clock.spent(), opened.opened),
+        "queries_per_resume": (bench.installation.count_queries() - queries) / opened.opened,
         "refused_attempts": sum(opened.refusals.values()),
         "lost": wanted - opened.received,
     }
@@ -157,13 +166,55 @@ def measure_resume(bench: Bench) -> Figures:
     return figures
 
 
+def measure_compare(bench: Bench) -> Figures:
+    """The same private messages by Herald and by others, one after the other: CPU time of everything, and latency.
+
+    Only Web MQTT keeps and confirms messages as Herald does; Channels and Socket.IO lose what nobody is there for.
+    """
+    seconds = min(bench.sizes.private_s, 8.0)
+    sizes = replace(bench.sizes, private_s=seconds)
+    own = measure_private(replace(bench, sizes=sizes))
+    figures = {f"herald_{name}": own[name] for name in ("messages_per_s", "paced_p50_ms", "paced_p99_ms", "lost")}
+    figures["herald_us_per_message"] = _sum_cpu(own, "")
+    figures["herald_paced_us_per_message"] = _sum_cpu(own, "paced_")
+    user_ids = [person.id for person in bench.people.get(sizes.private_users)]
+    for kind in ("web_mqtt", "channels", "socketio"):
+        with running(kind) as other:
+            bench.load.call(
+                Agent.open_others, kind=kind, url=other.url, publish_url=other.publish_url, user_ids=user_ids
+            )
+            found = _measure_flows(bench, sizes, CpuClock({**other.pids, "load": bench.load.pid}))
+            bench.load.call(Agent.close_all)
+        figures |= {
+            f"{kind}_{name}": found[name] for name in ("messages_per_s", "paced_p50_ms", "paced_p99_ms", "lost")
+        }
+        for prefix in ("", "paced_"):
+            total = _sum_cpu(found, prefix)
+            figures[f"{kind}_{prefix}us_per_message"] = total
+            figures[f"herald_{prefix}cpu_by_{kind}"] = figures[f"herald_{prefix}us_per_message"] / total
+    return figures
+
+
+def _sum_cpu(figures: Figures, prefix: str) -> float:
+    """CPU time per message of all processes but the load."""
+    shares = {
+        name.removeprefix(prefix).removesuffix("_cpu_us"): value
+        for name, value in figures.items()
+        if name.endswith("_cpu_us") and name.startswith("paced_") == bool(prefix)
+    }
+    return sum(value for share, value in shares.items() if share not in ("load", OTHERS))
+
+
 SCENARIOS: Mapping[str, Callable[[Bench], Figures]] = {
     "private": measure_private,
     "broadcast": measure_broadcast,
     "broadcast_acked": measure_broadcast_acked,
     "idle": measure_idle,
     "resume": measure_resume,
+    "compare": measure_compare,
 }
+# On demand only: it installs what Herald is compared with.
+BY_DEFAULT = tuple(name for name in SCENARIOS if name != "compare")
 
 
 def _open(bench: Bench, count: int, *, ack_every: int) -> None:

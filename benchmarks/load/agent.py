@@ -7,11 +7,13 @@ import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from urllib.parse import urlsplit
 
+from benchmarks.compare import clients
 from benchmarks.load import amqp, websocket
-from benchmarks.load.bodies import broadcast_body, private_message
+from benchmarks.load.bodies import broadcast_body, make_body, private_message
 from benchmarks.load.results import Connected, Flow, percentiles
 from benchmarks.people import Person
 
@@ -27,7 +29,9 @@ class Agent:
         self._gateway_url = gateway_url
         self._amqp_url = amqp_url
         self._publisher: amqp.Publisher | None = None
+        self._publish_private: Callable[[str, int], object] = self._publish_to_herald
         self._sockets: list[websocket.Socket] = []
+        self._others: list[clients.Device] = []
         self._user_ids: list[str] = []
         self._received = 0
         self._latencies_ns: list[int] = []
@@ -88,13 +92,39 @@ class Agent:
         """Disconnect everybody."""
         for socket in self._sockets:
             socket.close()
+        for device in self._others:
+            device.close()
         self._sockets.clear()
+        self._others.clear()
         self._user_ids.clear()
+        self._publish_private = self._publish_to_herald
         await asyncio.sleep(0.1)
 
     async def count_open(self) -> int:
         """Sockets that are still connected."""
         return sum(socket.closed is None for socket in self._sockets)
+
+    async def open_others(self, *, kind: str, url: str, publish_url: str, user_ids: Sequence[str]) -> None:
+        """Connect to another system, and publish to it from now on, until `close_all`."""
+        room = asyncio.Semaphore(32)
+
+        async def open_one(user_id: str) -> clients.Device:
+            async with room:
+                return await clients.connect(kind, url, user_id, self._on_payload)
+
+        self._others = list(await asyncio.gather(*(open_one(user_id) for user_id in user_ids)))
+        self._user_ids = list(user_ids)
+        address = urlsplit(publish_url)
+        if address.scheme == "amqp":
+            publisher = await amqp.connect(publish_url)
+            self._publish_private = lambda user_id, sent_ns: publisher.publish(
+                "amq.topic", f"user.{user_id}", make_body([user_id], sent_ns)
+            )
+        else:
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            self._publish_private = lambda user_id, sent_ns: writer.write(
+                b"%b %b\n" % (user_id.encode(), make_body([user_id], sent_ns))
+            )
 
     # --- publishing -----------------------------------------------------------------------------------------------
 
@@ -108,21 +138,23 @@ class Agent:
 
     async def flow_private(self, *, in_flight: int, seconds: float) -> Flow:
         """Publish private messages to connected users, always `in_flight` on their way, for so long."""
-        publisher = await self._connect()
+        if not self._others:
+            await self._connect()
         chosen = random.Random(1)
         self._begin()
         started = time.monotonic()
         sent = 0
         while time.monotonic() < started + seconds:
             for _ in range(in_flight - (sent - self._received)):
-                publisher.publish(*private_message(chosen.choice(self._user_ids), time.monotonic_ns()))
+                self._publish_private(chosen.choice(self._user_ids), time.monotonic_ns())
                 sent += 1
             await asyncio.sleep(0.001)
         return await self._finish(sent, sent, started)
 
     async def pace_private(self, *, per_s: float, seconds: float) -> Flow:
         """Publish private messages to connected users at a steady rate, whatever the system does."""
-        publisher = await self._connect()
+        if not self._others:
+            await self._connect()
         chosen = random.Random(2)
         self._begin()
         started_ns = time.monotonic_ns()
@@ -130,7 +162,7 @@ class Agent:
         gap_ns = int(1e9 / per_s)
         while sent < per_s * seconds:
             while (due_ns := started_ns + sent * gap_ns) <= time.monotonic_ns() and sent < per_s * seconds:
-                publisher.publish(*private_message(chosen.choice(self._user_ids), due_ns))
+                self._publish_private(chosen.choice(self._user_ids), due_ns)
                 sent += 1
             await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
         return await self._finish(sent, sent, started_ns / 1e9)
@@ -176,7 +208,14 @@ class Agent:
         gc.collect()
         gc.freeze()
 
+    def _publish_to_herald(self, user_id: str, sent_ns: int) -> None:
+        assert self._publisher is not None
+        self._publisher.publish(*private_message(user_id, sent_ns))
+
     def _on_notification(self, _socket: websocket.Socket, payload: bytes) -> None:
+        self._on_payload(payload)
+
+    def _on_payload(self, payload: bytes) -> None:
         self._received += 1
         at = payload.find(b'"sent_ns":')
         if at >= 0:

@@ -35,3 +35,4 @@ if __name__ == "__main__":
     compile_lock("requirements/build.txt", "requirements/build.in", constraint="requirements/dev.txt")
     for service in ("auth_service", "notification_service"):
         compile_lock(f"{service}/requirements.txt", f"{service}/pyproject.toml", constraint="requirements/dev.txt")
+    compile_lock("benchmarks/compare/requirements.txt", "benchmarks/compare/requirements.in")

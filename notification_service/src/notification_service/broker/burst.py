@@ -1,7 +1,7 @@
 """Publishes that are written together and confirmed together: one wait for all, in place of a future for each.
 
-aiormq keeps a future for every publish, and a task to wait for it. What it asks of them is little; `_Confirmation` is
-that little, and counts down its burst (docs/decisions/0071).
+The numbers of a channel's publishes, and what the broker answers to them, are kept here and not by the library, which
+keeps a future for every publish and a task to wait for it (docs/decisions/0071).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from aiormq import spec
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
-from aiormq.exceptions import PublishError
+from typing_extensions import override
 
+from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.encode import encode_publish
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Burst:
         self._left = count
 
     def settle(self, index: int, outcome: Outcome) -> None:
-        """The outcome of one message is known."""
+        """The outcome of one message is known. The first word counts: a returned message is confirmed afterwards."""
+        if self.outcomes[index] is not Outcome.TIMEOUT or self.done.done():
+            return
         self.outcomes[index] = outcome
         self._left -= 1
         if not self._left:
@@ -59,63 +61,61 @@ class Burst:
         if not self.done.done():
             self.done.set_result(None)
 
-    async def write(self, channel: Channel, messages: Sequence[Outgoing]) -> None:
+
+class Confirms(TapBase):
+    """The publishes of one channel that the broker has not answered yet."""
+
+    def __init__(self) -> None:
+        self._last_tag = 0
+        # All tags below are answered.
+        self._lowest = 1
+        self._waiting: dict[int, tuple[Burst, int]] = {}
+        # By message id: a returned message does not say its number.
+        self._returnable: dict[str, tuple[Burst, int]] = {}
+
+    async def write(self, channel: Channel, burst: Burst, messages: Sequence[Outgoing]) -> None:
         """Write all messages as one piece.
 
         Raises:
             ValueError: A name is longer than AMQP takes. Nothing was written.
             AMQPError: The channel is closed. Nothing was written.
         """
-        pieces = [
-            encode_publish(each, channel=channel.number, max_body_bytes=channel.max_content_size) for each in messages
-        ]
+        number, longest = channel.number, channel.max_content_size
+        payload = b"".join([encode_publish(each, channel=number, max_body_bytes=longest) for each in messages])
         async with channel.lock:
-            first = channel.delivery_tag + 1
+            first = self._last_tag + 1
+            self._last_tag += len(messages)
             for index, message in enumerate(messages):
-                channel.confirmations[first + index] = cast("Any", _Confirmation(self, index))
-                channel.message_id_delivery_tag[message.message_id] = first + index
-            channel.delivery_tag += len(messages)
+                self._waiting[first + index] = entry = burst, index
+                if message.mandatory:
+                    self._returnable[message.message_id] = entry
             try:
-                await channel.write_queue.put(ChannelFrame(payload=b"".join(pieces), should_close=False))
+                await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
             except BaseException:
                 # The broker has not seen them: the next publish takes their numbers.
-                channel.delivery_tag = first - 1
+                self._last_tag = first - 1
                 for tag in range(first, first + len(messages)):
-                    channel.confirmations.pop(tag, None)
-                self.forget(channel, messages)
+                    self._waiting.pop(tag, None)
                 raise
 
-    @staticmethod
-    def forget(channel: Channel, messages: Sequence[Outgoing]) -> None:
-        """What comes back from now on is not told apart by message id any more."""
+    def forget(self, messages: Sequence[Outgoing]) -> None:
+        """What comes back from now on is nobody's any more."""
         for message in messages:
-            channel.message_id_delivery_tag.pop(message.message_id, None)
+            self._returnable.pop(message.message_id, None)
 
+    @override
+    def on_return(self, message: Incoming) -> None:
+        if (entry := self._returnable.pop(message.message_id or "", None)) is not None:
+            burst, index = entry
+            burst.settle(index, Outcome.RETURNED)
 
-class _Confirmation:
-    """What aiormq uses of a future, for one message of a burst."""
-
-    __slots__ = ("_burst", "_index", "_is_done")
-
-    def __init__(self, burst: Burst, index: int) -> None:
-        self._burst = burst
-        self._index = index
-        self._is_done = False
-
-    def done(self) -> bool:
-        return self._is_done
-
-    def cancelled(self) -> bool:
-        # Nobody waits any more: an answer that comes late is not worth a warning.
-        return self._burst.done.done()
-
-    def set_result(self, frame: object) -> None:
-        self._settle(Outcome.OK if isinstance(frame, spec.Basic.Ack) else Outcome.NACK)
-
-    def set_exception(self, error: Exception) -> None:
-        self._settle(Outcome.RETURNED if isinstance(error, PublishError) else Outcome.NACK)
-
-    def _settle(self, outcome: Outcome) -> None:
-        if not self._is_done:
-            self._is_done = True
-            self._burst.settle(self._index, outcome)
+    @override
+    def on_confirm(self, tag: int, *, is_multiple: bool, is_ack: bool) -> None:
+        outcome = Outcome.OK if is_ack else Outcome.NACK
+        waiting = self._waiting
+        for each in range(self._lowest, tag + 1) if is_multiple else (tag,):
+            if (entry := waiting.pop(each, None)) is not None:
+                burst, index = entry
+                burst.settle(index, outcome)
+        if is_multiple:
+            self._lowest = max(self._lowest, tag + 1)

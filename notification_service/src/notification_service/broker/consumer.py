@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, cast
+from struct import Struct
+from typing import Any, Final
 
 import structlog
 from aiormq import spec
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.connection import Connection
+from typing_extensions import override
 
 from notification_service.background import keep_running
 from notification_service.broker.declare import declare_topology
+from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
+
+__all__ = ("BatchConsumer", "BatchHandler", "Incoming", "acknowledge", "consume", "give_back")
 
 log = structlog.get_logger(__name__)
 
@@ -26,27 +30,52 @@ _FAILURE_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_FAILURE_PAUSE: Final = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One message as it arrived."""
-
-    body: bytes
-    exchange: str
-    routing_key: str
-    message_id: str | None
-    content_type: str | None
-    app_id: str | None
-    type: str | None
-    headers: dict[str, Any]
-    is_redelivered: bool
-    delivery_tag: int
-
-
 BatchHandler = Callable[[Sequence[Incoming]], Awaitable[Awaitable[None]]]
 """Does what must be done in order, and answers the rest. Messages are settled when the rest has ended."""
 
 
-class BatchConsumer:
+# 20 ms: a quorum queue writes an entry to its log for each acknowledgement it gets, however many messages it covers.
+_SETTLE_PAUSE_S: Final = 0.02
+
+
+class Settled:
+    """What of one channel is done: told to the broker in as few acknowledgements as its order allows.
+
+    For a channel with one consumer, whose tags are numbers without gaps.
+    """
+
+    def __init__(self) -> None:
+        self._done: set[int] = set()
+        self._told: set[int] = set()
+        # Everything below is acknowledged.
+        self._lowest = 1
+
+    def add(self, tags: Sequence[int]) -> None:
+        """These are done."""
+        self._done.update(tags)
+
+    def take(self) -> tuple[int | None, list[int]]:
+        """What is to be told: a tag that stands for all up to it, and single tags that are ahead of others."""
+        last: int | None = None
+        while self._lowest in self._done:
+            # Named itself, a tag must not have been told before.
+            last = self._lowest if self._lowest not in self._told else last
+            self._done.discard(self._lowest)
+            self._told.discard(self._lowest)
+            self._lowest += 1
+        ahead = sorted(self._done - self._told)
+        self._told.update(ahead)
+        return last, ahead
+
+    async def write(self, channel: Channel) -> None:
+        """Tell the broker."""
+        last, ahead = self.take()
+        if last is not None:
+            await _settle(channel, [last], _ACK, _MULTIPLE)
+        await acknowledge(channel, ahead)
+
+
+class BatchConsumer(TapBase):
     """Takes messages from one queue and hands what has arrived to `handle`, one batch at a time, in order.
 
     No waiting for a batch to fill: under light load a batch is one message. A handler that raises is asked again with
@@ -60,7 +89,8 @@ class BatchConsumer:
         self._handle = handle
         self._batch_size = batch_size
         self._clock = clock
-        self._arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        # Each with the channel it came on.
+        self._arrived: asyncio.Queue[tuple[Channel, Incoming]] = asyncio.Queue()
         self._channel: Channel | None = None
         self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -68,6 +98,9 @@ class BatchConsumer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._finishing: set[asyncio.Task[None]] = set()
+        self._settled = Settled()
+        self._settling: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     @property
     def is_alive(self) -> bool:
@@ -96,25 +129,29 @@ class BatchConsumer:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=limit.total_seconds())
+        self._hurry.set()
+        if self._settling is not None:
+            await self._settling
         await self.link.close()
 
     async def _set_up(self, connection: Connection) -> None:
         await declare_topology(connection)
         # Twice the batch: while one is being stored the next one arrives.
-        channel = await open_channel(connection, prefetch_count=2 * self._batch_size)
+        channel = await open_channel(connection, prefetch_count=2 * self._batch_size, tap=self)
         self.link.guard(channel)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
-        self._channel = channel
-        ok = await channel.basic_consume(self.queue, self._on_message)
-        self._tag = ok.consumer_tag
+        self._channel, self._settled = channel, Settled()
+        self._tag = await consume(channel, self.queue)
 
     def _lose(self) -> None:
         self._channel = self._tag = None
         # Wakes the worker; what it holds from the old channel can no longer be settled and will come again.
         self._arrived.put_nowait(_WAKE)
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        self._arrived.put_nowait(message)
+    @override
+    def on_delivery(self, consumer_tag: str, message: Incoming) -> None:
+        if self._channel is not None:
+            self._arrived.put_nowait((self._channel, message))
 
     async def _on_cancelled_by_broker(self, _frame: spec.Basic.Cancel) -> None:
         # The queue was deleted: build everything again, the queue included.
@@ -130,65 +167,88 @@ class BatchConsumer:
                 await self._handle_until_done(batch)
                 self._idle.set()
 
-    async def _take_batch(self) -> list[DeliveredMessage]:
+    async def _take_batch(self) -> list[Incoming]:
         arrived = self._arrived
         batch = [await arrived.get()]
         while len(batch) < self._batch_size and not arrived.empty():
             batch.append(arrived.get_nowait())
         channel = self._channel
-        return [message for message in batch if message is not _WAKE and message.channel is channel]
+        return [message for origin, message in batch if origin is channel and channel is not None]
 
-    async def _handle_until_done(self, batch: list[DeliveredMessage]) -> None:
-        incoming = [read_message(message) for message in batch]
+    async def _handle_until_done(self, incoming: list[Incoming]) -> None:
+        channel = self._channel
         pause = _FAILURE_PAUSE
-        while not self._stopping and self._channel is batch[0].channel:
+        while not self._stopping and channel is not None and self._channel is channel:
             try:
                 rest = await self._handle(incoming)
             except Exception as error:
                 log.error(  # noqa: TRY400 - the traceback is in exc_info
-                    "batch_failed", queue=self.queue, messages=len(batch), pause_s=pause.total_seconds(), exc_info=error
+                    "batch_failed",
+                    queue=self.queue,
+                    messages=len(incoming),
+                    pause_s=pause.total_seconds(),
+                    exc_info=error,
                 )
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_FAILURE_PAUSE)
             else:
-                finishing = asyncio.create_task(self._finish(rest, batch))
+                finishing = asyncio.create_task(self._finish(rest, channel, incoming))
                 self._finishing.add(finishing)
                 finishing.add_done_callback(self._finishing.discard)
                 return
 
-    async def _finish(self, rest: Awaitable[None], batch: list[DeliveredMessage]) -> None:
+    async def _finish(self, rest: Awaitable[None], channel: Channel, incoming: list[Incoming]) -> None:
         try:
             await rest
         except Exception as error:
-            log.error("batch_not_finished", queue=self.queue, messages=len(batch), exc_info=error)  # noqa: TRY400
-        await acknowledge(cast("Channel", batch[0].channel), [message.delivery_tag or 0 for message in batch])
+            log.error("batch_not_finished", queue=self.queue, messages=len(incoming), exc_info=error)  # noqa: TRY400
+        if channel is self._channel:
+            self._settled.add([message.delivery_tag for message in incoming])
+            if self._settling is None:
+                self._settling = asyncio.create_task(self._settle_soon())
+
+    async def _settle_soon(self) -> None:
+        # Whatever else is done meanwhile goes with it. A crash in between makes them come again, and they are known.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_PAUSE_S):
+                await self._hurry.wait()
+        self._settling = None
+        if self._channel is not None:
+            await self._settled.write(self._channel)
 
 
-_WAKE: Any = object()
+_WAKE: Any = (None, None)
 
 
-def read_message(message: DeliveredMessage) -> Incoming:
-    """A delivered message without the library's types."""
-    properties = message.header.properties
-    delivery = message.delivery
-    return Incoming(
-        body=message.body,
-        exchange=getattr(delivery, "exchange", "") or "",
-        routing_key=getattr(delivery, "routing_key", "") or "",
-        message_id=properties.message_id,
-        content_type=properties.content_type,
-        app_id=properties.app_id,
-        type=properties.message_type,
-        headers=dict(properties.headers or {}),
-        is_redelivered=bool(getattr(delivery, "redelivered", False)),
-        delivery_tag=message.delivery_tag or 0,
-    )
+async def consume(channel: Channel, queue: str, consumer_tag: str | None = None) -> str:
+    """Begin to consume on a tapped channel; answers the consumer's tag."""
+    ok = await channel.basic_consume(queue, _never, consumer_tag=consumer_tag)
+    return ok.consumer_tag or ""
+
+
+async def _never(_message: object) -> None:
+    raise AssertionError("the tap takes all deliveries")
+
+
+# Frame, Basic.Ack or Basic.Nack, tag, one octet of flags (AMQP 0-9-1, sections 2.3.5 and 1.8.3.13).
+_settling = Struct(">BHIIQBB").pack
+_ACK, _NACK, _MULTIPLE, _REQUEUE = 0x003C0050, 0x003C0078, 1, 2
 
 
 async def acknowledge(channel: Channel, delivery_tags: Sequence[int]) -> None:
     """Send many acknowledgements as one write. On a lost channel they are void: the messages come again."""
+    await _settle(channel, delivery_tags, _ACK, 0)
+
+
+async def give_back(channel: Channel, delivery_tags: Sequence[int]) -> None:
+    """Return messages to their queues, to be delivered again, as one write."""
+    await _settle(channel, delivery_tags, _NACK, _REQUEUE)
+
+
+async def _settle(channel: Channel, delivery_tags: Sequence[int], method: int, flags: int) -> None:
     if not delivery_tags or channel.is_closed:
         return
-    frames = [spec.Basic.Ack(tag) for tag in delivery_tags]
+    number = channel.number
+    payload = b"".join([_settling(1, number, 13, method, tag, flags, 0xCE) for tag in delivery_tags])
     with contextlib.suppress(*BROKER_ERRORS):
-        await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))
+        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))

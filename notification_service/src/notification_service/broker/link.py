@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 import aiormq
 import structlog
@@ -18,6 +19,7 @@ from yarl import URL
 
 from notification_service import metrics
 from notification_service.background import keep_running
+from notification_service.broker.deliveries import Tap, TappedReader, TappedTransport
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
 
@@ -146,7 +148,9 @@ class BrokerLink:
         self._reset_wanted.clear()
         try:
             async with asyncio.timeout(_CONNECT_LIMIT_S):
-                self._connection = connection = await aiormq.connect(self._url)
+                transport = TappedTransport()
+                self._connection = connection = await aiormq.connect(self._url, transport_factory=transport)
+                _READERS[connection] = transport.reader
             await self._set_up(connection)
             was_set_up = True
             self.problem = None
@@ -181,10 +185,26 @@ async def _close(connection: Connection) -> None:
             await connection.close()
 
 
-async def open_channel(connection: Connection, *, prefetch_count: int | None = None, confirms: bool = False) -> Channel:
-    """A channel; with confirms, an unroutable mandatory message raises instead of passing as published."""
+_READERS: WeakKeyDictionary[Connection, TappedReader] = WeakKeyDictionary()
+
+
+async def open_channel(
+    connection: Connection, *, prefetch_count: int | None = None, confirms: bool = False, tap: Tap | None = None
+) -> Channel:
+    """A channel, of a connection that a link made.
+
+    Args:
+        connection: Open.
+        prefetch_count: Messages not yet settled, at most, for each consumer.
+        confirms: Whether the broker confirms what is published on it.
+        tap: Is given deliveries, returned messages and confirms, in place of the library.
+    """
     # The declared type is the abstract one, which lacks `wait` and the write queue.
     channel = cast("Channel", await connection.channel(publisher_confirms=confirms, on_return_raises=True))
+    if tap is not None:
+        reader, number = _READERS[connection], channel.number
+        reader.tap(number, tap)
+        channel.closing.add_done_callback(lambda _: reader.untap(number))
     if prefetch_count is not None:
         await channel.basic_qos(prefetch_count=prefetch_count)
     return channel

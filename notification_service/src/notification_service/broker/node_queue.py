@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import Connection
+from typing_extensions import override
 
-from notification_service.broker.consumer import Incoming, acknowledge, read_message
+from notification_service.background import spawn
+from notification_service.broker.consumer import acknowledge, consume
 from notification_service.broker.declare import bind, declare_exchange, declare_queue
+from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BrokerLink, open_channel
 from notification_service.clock import Clock
 from shared_contracts.topology import Binding, Exchange, node_queue
@@ -21,7 +23,7 @@ log = structlog.get_logger(__name__)
 _PREFETCH = 1000
 
 
-class NodeQueue:
+class NodeQueue(TapBase):
     """Consumes an exclusive queue that lives as long as the connection.
 
     What is published while the connection is away is not kept: `on_connected` tells the owner that it may have missed
@@ -45,6 +47,8 @@ class NodeQueue:
         self._on_message = on_message
         self._on_connected = on_connected
         self._generation = 0
+        self._channel: Channel | None = None
+        self._tags: list[int] = []
         self.queue_name: str | None = None
 
     def start(self) -> None:
@@ -56,7 +60,8 @@ class NodeQueue:
         await self.link.close()
 
     async def _set_up(self, connection: Connection) -> None:
-        channel = await open_channel(connection, prefetch_count=_PREFETCH)
+        self._tags = []
+        self._channel = channel = await open_channel(connection, prefetch_count=_PREFETCH, tap=self)
         self.link.guard(channel)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         # A new name for every connection: the broker may still hold the old one exclusively (405 RESOURCE_LOCKED).
@@ -67,10 +72,7 @@ class NodeQueue:
             await declare_exchange(channel, exchange)
             await bind(channel, Binding(exchange, queue))
 
-        async def receive(message: DeliveredMessage) -> None:
-            await self._receive(channel, message)
-
-        await channel.basic_consume(queue.name, receive)
+        await consume(channel, queue.name)
         self.queue_name = queue.name
         self._on_connected()
 
@@ -79,6 +81,15 @@ class NodeQueue:
         log.warning("node_consumer_cancelled_by_broker", queue=self.queue_name)
         self.link.reset()
 
-    async def _receive(self, channel: Channel, message: DeliveredMessage) -> None:
-        self._on_message(read_message(message))
-        await acknowledge(channel, [message.delivery_tag or 0])
+    @override
+    def on_delivery(self, consumer_tag: str, message: Incoming) -> None:
+        if not self._tags:
+            # What arrives with this message is settled with it, as one write.
+            spawn(self._acknowledge(), name="node-acknowledge")
+        self._tags.append(message.delivery_tag)
+        self._on_message(message)
+
+    async def _acknowledge(self) -> None:
+        tags, self._tags = self._tags, []
+        if self._channel is not None:
+            await acknowledge(self._channel, tags)

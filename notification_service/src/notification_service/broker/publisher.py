@@ -14,7 +14,7 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection
 
 from notification_service import metrics
-from notification_service.broker.burst import Burst, Outcome
+from notification_service.broker.burst import Burst, Confirms, Outcome
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
@@ -60,6 +60,7 @@ class Publisher:
         self.link = BrokerLink(url, name=f"{name}-publish", clock=clock, set_up=self._set_up, on_lost=self._lose)
         self._clock = clock
         self._channel: Channel | None = None
+        self._confirms = Confirms()
         self._slots = asyncio.Semaphore(_MAX_BURSTS)
         self._bursts: set[Burst] = set()
 
@@ -113,24 +114,25 @@ class Publisher:
 
     async def _write_and_wait(self, messages: Sequence[Outgoing]) -> list[Outcome]:
         burst = Burst(len(messages))
-        channel = self._channel
+        channel, confirms = self._channel, self._confirms
         if channel is None or channel.is_closed:
             return burst.outcomes
         self._bursts.add(burst)
         try:
             async with asyncio.timeout(CONFIRM_LIMIT.total_seconds()):
-                await burst.write(channel, messages)
+                await confirms.write(channel, burst, messages)
                 await burst.done
         except (*BROKER_ERRORS, TimeoutError):
             pass  # what is not known by now stays unknown
         finally:
             burst.give_up()
-            burst.forget(channel, messages)
+            confirms.forget(messages)
             self._bursts.discard(burst)
         return burst.outcomes
 
     async def _set_up(self, connection: Connection) -> None:
-        channel = await open_channel(connection, confirms=True)
+        self._confirms = Confirms()
+        channel = await open_channel(connection, confirms=True, tap=self._confirms)
         self.link.guard(channel)
         self._channel = channel
 

@@ -8,19 +8,20 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import structlog
 from aiormq import spec
-from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import Connection
+from typing_extensions import override
 
+from notification_service.background import spawn
 from notification_service.batching import Batcher
-from notification_service.broker.consumer import acknowledge
+from notification_service.broker.consumer import acknowledge, consume, give_back
 from notification_service.broker.declare import declare_topology, declare_user_queues
+from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
@@ -39,16 +40,14 @@ _TURN_LIMIT_S: Final = 20.0
 """Longest wait of somebody who connects behind others; a thousand a second are served on one core."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """A delivery tag and the channel it belongs to."""
 
     channel: Channel
     tag: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedFrame:
+class QueuedFrame(NamedTuple):
     """One frame from a user's queue.
 
     Attributes:
@@ -79,9 +78,23 @@ class UserQueueListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Consumer:
+    user_id: UUID
     channel: Channel
     turn: asyncio.Lock
     tag: str
+
+
+class _ChannelTap(TapBase):
+    """What arrives on one of the consuming channels."""
+
+    def __init__(self, owner: UserQueues) -> None:
+        self._owner = owner
+        self.channel: Channel | None = None
+
+    @override
+    def on_delivery(self, consumer_tag: str, message: Incoming) -> None:
+        if self.channel is not None:
+            self._owner.on_delivery(self.channel, consumer_tag, message)
 
 
 class UserQueues:
@@ -100,6 +113,7 @@ class UserQueues:
         self._consuming: list[tuple[Channel, asyncio.Lock]] = []
         self._next = 0
         self._consumers: dict[UUID, _Consumer] = {}
+        self._by_tag: dict[str, _Consumer] = {}
         self._tags = itertools.count()
 
     @property
@@ -153,39 +167,39 @@ class UserQueues:
         if not self._consuming:
             raise Unavailable("RabbitMQ is not connected")
         self._next = (self._next + 1) % len(self._consuming)
-        consumer = _Consumer(*self._consuming[self._next], f"{user_id}.{next(self._tags)}")
-        self._consumers[user_id] = consumer
+        channel, turn = self._consuming[self._next]
+        consumer = _Consumer(user_id, channel, turn, f"{user_id}.{next(self._tags)}")
+        self._consumers[user_id] = self._by_tag[consumer.tag] = consumer
         try:
             # The limit is for the operation, not for waiting behind others: a time-out closes the channel, which takes
             # a quarter of the users with it, who would then all begin again, and wait still longer.
-            async with consumer.turn:
+            async with turn:
                 if self._consumers.get(user_id) is not consumer:
                     return  # left, or lost, meanwhile
                 async with asyncio.timeout(_RPC_LIMIT_S):
-                    await consumer.channel.basic_consume(
-                        user_queue_name(user_id),
-                        partial(self._on_message, user_id, consumer),
-                        consumer_tag=consumer.tag,
-                    )
+                    await consume(channel, user_queue_name(user_id), consumer.tag)
         except (*BROKER_ERRORS, TimeoutError) as error:
             if self._consumers.get(user_id) is consumer:
-                del self._consumers[user_id]
+                self._forget(consumer)
             raise Unavailable("RabbitMQ does not let the user's queue be consumed") from error
 
     async def leave(self, user_id: UUID, unsettled: Sequence[Receipt]) -> None:
         """Stop receiving the user's frames and return what is unsettled to the queue, in its order."""
-        consumer = self._consumers.pop(user_id, None)
-        if consumer is None or consumer.channel.is_closed:
+        consumer = self._consumers.get(user_id)
+        if consumer is None:
+            return
+        self._forget(consumer)
+        if consumer.channel.is_closed:
             return
         with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
-            # With an answer: what was on its way is delivered before it, and given back by `_on_message`.
+            # With an answer: what was on its way is delivered before it, and given back by `on_delivery`.
             async with consumer.turn, asyncio.timeout(_RPC_LIMIT_S):
                 await consumer.channel.basic_cancel(consumer.tag)
-            await _give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
+            await give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
 
     async def give_back(self, receipt: Receipt) -> None:
         """Return one frame to its queue."""
-        await _give_back(receipt.channel, [receipt.tag])
+        await give_back(receipt.channel, [receipt.tag])
 
     async def settle(self, receipts: Iterable[Receipt]) -> None:
         """Tell RabbitMQ that these frames were received; receipts of a lost channel are passed over."""
@@ -195,26 +209,29 @@ class UserQueues:
         for channel, tags in by_channel.values():
             await acknowledge(channel, tags)
 
-    async def _on_message(self, user_id: UUID, consumer: _Consumer, message: DeliveredMessage) -> None:
-        tag = message.delivery_tag or 0
-        if self._consumers.get(user_id) is not consumer:
-            await _give_back(consumer.channel, [tag])
+    def on_delivery(self, channel: Channel, consumer_tag: str, message: Incoming) -> None:
+        """A frame arrived on one of the consuming channels."""
+        consumer = self._by_tag.get(consumer_tag)
+        if consumer is None:
+            spawn(give_back(channel, [message.delivery_tag]), name="give-back")
             return
-        properties = message.header.properties
-        own_headers = properties.headers or {}
-        seq = own_headers.get(headers.SEQ)
+        seq = message.headers.get(headers.SEQ)
         self._listener.on_frame(
-            user_id,
+            consumer.user_id,
             QueuedFrame(
-                seq=seq if isinstance(seq, int) else None,
-                type=properties.message_type,
-                body=message.body,
-                is_redelivered=bool(getattr(message.delivery, "redelivered", False)),
-                receipt=Receipt(consumer.channel, tag),
-                is_live=headers.EPHEMERAL in own_headers,
-                message_id=properties.message_id,
+                seq if isinstance(seq, int) else None,
+                message.type,
+                message.body,
+                message.is_redelivered,
+                Receipt(channel, message.delivery_tag),
+                headers.EPHEMERAL in message.headers,
+                message.message_id,
             ),
         )
+
+    def _forget(self, consumer: _Consumer) -> None:
+        del self._consumers[consumer.user_id]
+        self._by_tag.pop(consumer.tag, None)
 
     async def _set_up(self, connection: Connection) -> None:
         await declare_topology(connection)
@@ -225,7 +242,8 @@ class UserQueues:
             self._free_declaring.notify_all()
 
     async def _open_consuming(self, connection: Connection) -> Channel:
-        channel = await open_channel(connection, prefetch_count=self._prefetch_count)
+        tap = _ChannelTap(self)
+        tap.channel = channel = await open_channel(connection, prefetch_count=self._prefetch_count, tap=tap)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         # A channel the broker closed takes a quarter of the users with it. Starting all of them again is rare and
         # simple; frames that come twice are known by their numbers.
@@ -237,11 +255,12 @@ class UserQueues:
         consumer = self._consumers.get(user_id)
         if consumer is not None and consumer.tag == frame.consumer_tag:
             log.warning("user_consumer_cancelled_by_broker")
-            del self._consumers[user_id]
+            self._forget(consumer)
             self._listener.on_consumer_lost(user_id)
 
     def _lose(self) -> None:
         lost, self._consumers = self._consumers, {}
+        self._by_tag = {}
         self._consuming = []
         self._declaring.clear()
         for user_id in lost:
@@ -272,11 +291,3 @@ class UserQueues:
         async with self._free_declaring:
             self._declaring.append(channel)
             self._free_declaring.notify()
-
-
-async def _give_back(channel: Channel, tags: Sequence[int]) -> None:
-    if not tags or channel.is_closed:
-        return
-    frames = [spec.Basic.Nack(tag, requeue=True) for tag in tags]
-    with contextlib.suppress(*BROKER_ERRORS):
-        await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import structlog
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import Connection
+from typing_extensions import override
 
 from notification_service.background import keep_running
-from notification_service.broker.consumer import Incoming, acknowledge, read_message
+from notification_service.broker.consumer import acknowledge, consume
 from notification_service.broker.declare import declare_queue, declare_topology
+from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
 from notification_service.clock import Clock
 from shared_contracts.topology import Queue
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 _FAILURE_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_FAILURE_PAUSE: Final = timedelta(seconds=5)
-_STOP: Final[Any] = object()
+_STOP: Final[Any] = (None, None)
 
 Settle = Callable[[Incoming], None]
 """Acknowledges one message. On a lost channel that is void: the message comes again."""
@@ -97,7 +98,7 @@ class WorkConsumers:
             each.lose()
 
 
-class _Consuming:
+class _Consuming(TapBase):
     """One queue's consumer."""
 
     def __init__(self, work: Work, clock: Clock, link: BrokerLink) -> None:
@@ -106,7 +107,7 @@ class _Consuming:
         self._clock = clock
         self._link = link
         self._channel: Channel | None = None
-        self._arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        self._arrived: asyncio.Queue[tuple[Channel, Incoming]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._to_acknowledge: list[int] = []
@@ -115,13 +116,12 @@ class _Consuming:
         self._task = keep_running(self._run, name=f"work-{self.work.queue}")
 
     async def consume(self, connection: Connection) -> None:
-        channel = await open_channel(connection, prefetch_count=self.work.prefetch)
+        channel = await open_channel(connection, prefetch_count=self.work.prefetch, tap=self)
         self._link.guard(channel)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         self._channel = channel
         self._to_acknowledge = []
-        ok = await channel.basic_consume(self.work.queue, self._on_message)
-        self.tag = ok.consumer_tag
+        self.tag = await consume(channel, self.work.queue)
 
     def lose(self) -> None:
         self._channel = self.tag = None
@@ -140,8 +140,10 @@ class _Consuming:
                 await self.work.drain()
         await self._flush()
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        self._arrived.put_nowait(message)
+    @override
+    def on_delivery(self, consumer_tag: str, message: Incoming) -> None:
+        if self._channel is not None:
+            self._arrived.put_nowait((self._channel, message))
 
     async def _on_cancelled_by_broker(self, _frame: spec.Basic.Cancel) -> None:
         log.warning("consumer_cancelled_by_broker", queue=self.work.queue)
@@ -154,17 +156,16 @@ class _Consuming:
             if batch:
                 await self._hand_over(batch)
 
-    async def _take_batch(self) -> list[DeliveredMessage]:
+    async def _take_batch(self) -> list[Incoming]:
         arrived = self._arrived
         batch = [await arrived.get()]
         while len(batch) < self.work.batch_size and not arrived.empty():
             batch.append(arrived.get_nowait())
         channel = self._channel
-        return [message for message in batch if message is not _STOP and message.channel is channel]
+        return [message for origin, message in batch if origin is channel and channel is not None]
 
-    async def _hand_over(self, batch: list[DeliveredMessage]) -> None:
+    async def _hand_over(self, incoming: list[Incoming]) -> None:
         channel = self._channel
-        incoming = [read_message(message) for message in batch]
         pause = _FAILURE_PAUSE
 
         def settle(message: Incoming) -> None:
@@ -177,7 +178,7 @@ class _Consuming:
                 log.error(  # noqa: TRY400 - the traceback is in exc_info
                     "work_failed",
                     queue=self.work.queue,
-                    messages=len(batch),
+                    messages=len(incoming),
                     pause_s=pause.total_seconds(),
                     exc_info=error,
                 )

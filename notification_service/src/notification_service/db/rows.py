@@ -16,7 +16,6 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    CursorResult,
     Dialect,
     Executable,
     FromClause,
@@ -29,7 +28,9 @@ from sqlalchemy import column as sql_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-RowTypes = Mapping[str, TypeEngine[Any]]
+from notification_service.db.direct import DirectStatement, RowTypes, find_driver, make_direct
+
+__all__ = ("Build", "RowTypes", "RowsStatement", "make_rows")
 
 
 Build = Callable[[str, FromClause], Executable]
@@ -55,6 +56,9 @@ def make_rows(
 class RowsStatement:
     """A statement over rows that is put together once for each dialect, and then only given other rows.
 
+    On PostgreSQL it is compiled once too, and from a transaction's second statement on goes to the driver directly
+    (docs/decisions/0073). Its rows have their columns as attributes either way.
+
     Args:
         types: Column names and types, in the order of each record's values.
         build: Makes the statement; further values are bound as `bindparam("name")`.
@@ -63,12 +67,12 @@ class RowsStatement:
     def __init__(self, types: RowTypes, build: Build) -> None:
         self._types = types
         self._build = build
-        self._ready: dict[str, tuple[Executable, _Processors]] = {}
+        self._ready: dict[str, tuple[Executable, _Processors, DirectStatement | None]] = {}
 
     async def execute(
         self, connection: AsyncConnection, records: Sequence[Sequence[Any]], **others: Any
-    ) -> CursorResult[*tuple[Any, ...]]:
-        """Run the statement.
+    ) -> Sequence[Any]:
+        """Run the statement; answers the rows it returns, none when it returns nothing.
 
         Args:
             connection: Tells the dialect.
@@ -78,10 +82,17 @@ class RowsStatement:
         dialect = connection.dialect
         ready = self._ready.get(dialect.name)
         if ready is None:
-            statement = self._build(dialect.name, _define_rows(dialect, self._types, _NAME, None))
-            ready = self._ready[dialect.name] = statement, _processors(dialect, self._types)
-        statement, processors = ready
-        return await connection.execute(statement, {**_bind_rows(processors, self._types, records, _NAME), **others})
+            ready = self._ready[dialect.name] = self._prepare(dialect)
+        statement, processors, direct = ready
+        if direct is not None and (driver := find_driver(connection)) is not None:
+            return await direct.run(connection, driver, records, others)
+        result = await connection.execute(statement, {**_bind_rows(processors, self._types, records, _NAME), **others})
+        return result.all() if result.returns_rows else ()
+
+    def _prepare(self, dialect: Dialect) -> tuple[Executable, _Processors, DirectStatement | None]:
+        statement = self._build(dialect.name, _define_rows(dialect, self._types, _NAME, None))
+        direct = None if dialect.name == "sqlite" else make_direct(statement, dialect, self._types, prefix=_NAME)
+        return statement, _processors(dialect, self._types), direct
 
 
 _NAME = "r"

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,7 +30,6 @@ from notification_service.channels.receipts import Receipts
 from notification_service.channels.registry import Registry
 from notification_service.channels.reporting import Reporting
 from notification_service.channels.telegram.channel import TelegramChannel
-from notification_service.channels.worker import ChannelWorker, Shared
 from notification_service.clock import Clock
 from notification_service.contacts.secrets import SecretBox
 from notification_service.contacts.service import ContactBook
@@ -39,6 +39,9 @@ from notification_service.errors import Unavailable
 from notification_service.rates import parse_rates
 from notification_service.settings import Settings
 from shared_contracts.topology import CHANNEL_POISON
+
+if TYPE_CHECKING:
+    from notification_service.channels.worker import ChannelWorker
 
 
 class PlainRenderer:
@@ -158,6 +161,9 @@ class ChannelParts:
     @cached_property
     def workers(self) -> list[ChannelWorker]:
         """One for every channel that is configured."""
+        # Here, because only workers send: what sending needs takes a tenth of the time a process needs to start.
+        from notification_service.channels.worker import ChannelWorker, Shared  # noqa: PLC0415
+
         shared = Shared(
             database=self._database,
             publisher=self._publisher,

@@ -66,6 +66,8 @@ class _RacedByAnother(Exception):
 class _Stored:
     """What one transaction stored, for the steps after it."""
 
+    now: datetime
+    routed: list[Notification] = field(default_factory=list)
     frames: list[StreamFrame] = field(default_factory=list)
     kept: list[KeptItem] = field(default_factory=list)
     deliveries: list[KeptDelivery] = field(default_factory=list)
@@ -125,23 +127,52 @@ class Pipeline:
         return self._publish(stored)
 
     async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> _Stored:
-        now = self._clock.now()
-        stored = _Stored(letters=list(letters))
-        directory, large = await self._find_everyone(arrivals)
+        stored = await self._store_for_users(arrivals, letters)
+        if stored is None:
+            directory, large = await self._find_everyone(arrivals)
+            async with self._database.write() as connection:
+                stored = await self._store_in(connection, arrivals, letters, directory=directory, large=large)
+        now = stored.now
+        for notification in stored.routed:
+            metrics.notifications_accepted.labels(notification.kind).inc()
+        self._receipts.add([*accepted(stored.routed, now), *given_up(stored.letters, now)])
+        return stored
+
+    async def _store_for_users(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> _Stored | None:
+        """Store what is for single users the mirror knows, which is nearly everything: looked up in the transaction
+        that stores. None: nothing was stored, because somebody must be asked for first.
+        """
+        wanted = [_addressing(arrival) for arrival in arrivals]
+        if any(recipients.groups or recipients.roles for _, recipients in wanted):
+            return None
         async with self._database.write() as connection:
-            fresh = await self._leave_out_known(connection, arrivals)
-            catalogs = await load_catalogs(connection, self._catalog, [each.checked.request for each in fresh], now)
-            plans = await self._make_plans(
-                connection, fresh, directory=directory, large=large, catalogs=catalogs, stored=stored, now=now
-            )
-            arrived = {each.checked.id: each for each in fresh}
-            await self._keep(
-                connection, plans, directory=directory, catalogs=catalogs, arrived=arrived, stored=stored, now=now
-            )
-            stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
-        for plan in plans:
-            metrics.notifications_accepted.labels(plan.notification.kind).inc()
-        self._receipts.add([*accepted([plan.notification for plan in plans], now), *given_up(stored.letters, now)])
+            directory = await look_up(connection, wanted)
+            if any(find_unknown(wanted, directory)):
+                return None
+            return await self._store_in(connection, arrivals, letters, directory=directory, large=set())
+
+    async def _store_in(
+        self,
+        connection: AsyncConnection,
+        arrivals: Sequence[Arrival],
+        letters: Sequence[DeadLetter],
+        *,
+        directory: Directory,
+        large: set[UUID],
+    ) -> _Stored:
+        now = self._clock.now()
+        stored = _Stored(now, letters=list(letters))
+        fresh = await self._leave_out_known(connection, arrivals)
+        catalogs = await load_catalogs(connection, self._catalog, [each.checked.request for each in fresh], now)
+        plans = await self._make_plans(
+            connection, fresh, directory=directory, large=large, catalogs=catalogs, stored=stored, now=now
+        )
+        stored.routed = [plan.notification for plan in plans]
+        arrived = {each.checked.id: each for each in fresh}
+        await self._keep(
+            connection, plans, directory=directory, catalogs=catalogs, arrived=arrived, stored=stored, now=now
+        )
+        stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
         return stored
 
     async def _keep(

@@ -8,12 +8,12 @@ from typing import Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Uuid, select
+from sqlalchemy import Executable, FromClause, Uuid, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.channels.receipts import Receipt
 from notification_service.db.base import BigNumber
-from notification_service.db.rows import RowTypes, make_rows
+from notification_service.db.rows import RowsStatement, RowTypes
 from notification_service.dead_letters.repository import DeadLetter
 from notification_service.mailbox.deliveries import IN_APP
 from notification_service.mailbox.models import items, streams
@@ -43,18 +43,8 @@ def given_up(letters: Sequence[DeadLetter], now: datetime) -> list[Receipt]:
     return found
 
 
-async def find_newly_acked(
-    connection: AsyncConnection, cursors: Sequence[tuple[UUID, str, Cursor]], *, now: datetime
-) -> list[Receipt]:
-    """What these cursors acknowledge for the first time on any device. Ask before they are written."""
-    furthest: dict[UUID, int] = {}
-    for user_id, _, cursor in cursors:
-        furthest[user_id] = max(furthest.get(user_id, 0), cursor.acked_seq)
-    records = sorted((user_id, seq) for user_id, seq in furthest.items() if seq)
-    if not records:
-        return []
-    rows = make_rows(connection, _TYPES, records)
-    statement = (
+def _build_find_newly_acked(_dialect_name: str, rows: FromClause) -> Executable:
+    return (
         select(items.c.user_id, items.c.notification_id, streams.c.tenant)
         .select_from(
             rows.join(streams, streams.c.user_id == rows.c.user_id).join(
@@ -67,9 +57,24 @@ async def find_newly_acked(
         .order_by(items.c.seq.desc())
         .limit(_MAX_ACKED)
     )
+
+
+_FIND_NEWLY_ACKED = RowsStatement(_TYPES, _build_find_newly_acked)
+
+
+async def find_newly_acked(
+    connection: AsyncConnection, cursors: Sequence[tuple[UUID, str, Cursor]], *, now: datetime
+) -> list[Receipt]:
+    """What these cursors acknowledge for the first time on any device. Ask before they are written."""
+    furthest: dict[UUID, int] = {}
+    for user_id, _, cursor in cursors:
+        furthest[user_id] = max(furthest.get(user_id, 0), cursor.acked_seq)
+    records = sorted((user_id, seq) for user_id, seq in furthest.items() if seq)
+    if not records:
+        return []
     return [
         Receipt("acked", row.notification_id, now, row.tenant, row.user_id, IN_APP, status="acked")
-        for row in await connection.execute(statement)
+        for row in await _FIND_NEWLY_ACKED.execute(connection, records)
     ]
 
 

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 PARK_AFTER_S: Final = 45.0
 """Longest time the broker waits for a user's devices; RabbitMQ's own limit is 30 minutes, sites may set it to less."""
 
+_SETTLE_PAUSE_S: Final = 0.01
 _RETRY_S: Final = 2.0
 
 
@@ -239,8 +240,8 @@ class Feeds:
     async def _settle_for_ever(self) -> None:
         while True:
             await self._has_receipts.wait()
-            # Others that run in this turn of the loop add theirs: one write for all.
-            await asyncio.sleep(0)
+            # Others add theirs meanwhile: one write for all, and one turn of the broker.
+            await asyncio.sleep(_SETTLE_PAUSE_S)
             await self._settle()
 
     async def _settle(self) -> None:

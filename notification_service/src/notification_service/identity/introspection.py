@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import httpx
@@ -20,6 +21,8 @@ from shared_contracts.claims import AccessTokenClaims
 from shared_contracts.headers import INTERNAL_KEY
 
 log = structlog.get_logger(__name__)
+
+Shared = TypeVar("Shared")
 
 _BATCH: Final = 500
 _CALLS_AT_ONCE: Final = 4
@@ -188,10 +191,17 @@ def _read_answer(item: dict[str, Any]) -> Answer:
         is_active=True,
         user_id=UUID(item["sub"]),
         session_id=UUID(item["sid"]),
-        roles=tuple(item["roles"]),
-        scope=item["scope"],
-        tenant=item["tenant"],
+        # Few different ones, and tens of thousands of answers.
+        roles=_share(tuple(item["roles"])),
+        scope=_share(item["scope"]),
+        tenant=_share(item["tenant"]),
         username=item.get("username") or item.get("client_id"),
         expires_at=datetime.fromtimestamp(item["exp"], UTC),
         access=item.get("access"),
     )
+
+
+@lru_cache(maxsize=1024)
+def _share(value: Shared) -> Shared:
+    """The first of all equal values."""
+    return value

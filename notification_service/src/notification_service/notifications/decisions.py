@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, String, Text, Uuid, select, true
+from sqlalchemy import Executable, FromClause, Integer, String, Table, Text, Uuid, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import Json
-from notification_service.db.dialects import insert_into
-from notification_service.db.rows import RowTypes, make_rows
+from notification_service.db.dialects import dialect_insert, insert_into
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.notifications.entity import Notification
 from notification_service.notifications.models import decision_records, decision_users, notification_contents
 
@@ -31,28 +32,30 @@ async def keep_decisions(
         for number, record in enumerate(found)
     ]
     if records:
-        rows = make_rows(
-            connection, {"notification_id": Uuid(), "number": Integer(), "channels": Json}, records, "records"
-        )
-        await connection.execute(
-            insert_into(connection, decision_records)
-            .from_select(["notification_id", "number", "channels"], select(*rows.c).where(true()))
-            .on_conflict_do_nothing()
-        )
+        await _INSERT_RECORDS.execute(connection, records)
     users = [
         (notification_id, user_id, number)
         for notification_id, _, numbers in decided
         for user_id, number in numbers.items()
     ]
     if users:
-        rows = make_rows(
-            connection, {"notification_id": Uuid(), "user_id": Uuid(), "number": Integer()}, users, "users"
-        )
-        await connection.execute(
-            insert_into(connection, decision_users)
-            .from_select(["notification_id", "user_id", "number"], select(*rows.c).where(true()))
-            .on_conflict_do_nothing()
-        )
+        await _INSERT_USERS.execute(connection, users)
+
+
+def _build_insertion(dialect_name: str, rows: FromClause, table: Table) -> Executable:
+    insertion = dialect_insert(dialect_name, table).from_select(rows.c.keys(), select(*rows.c).where(true()))
+    built: Executable = insertion.on_conflict_do_nothing()
+    return built
+
+
+_INSERT_RECORDS = RowsStatement(
+    {"notification_id": Uuid(), "number": Integer(), "channels": Json},
+    partial(_build_insertion, table=decision_records),
+)
+_INSERT_USERS = RowsStatement(
+    {"notification_id": Uuid(), "user_id": Uuid(), "number": Integer()},
+    partial(_build_insertion, table=decision_users),
+)
 
 
 async def read_records(connection: AsyncConnection, notification_id: UUID) -> list[Record]:

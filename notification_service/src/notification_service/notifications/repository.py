@@ -95,7 +95,7 @@ async def upsert_routed(
     Answers the ids this call routed. One that is missing was routed by somebody else in between: roll back.
     """
     records = [_record(each, relay_after=relay_after, routed_at=now, outcome=outcome) for each, outcome in routed]
-    return set((await _UPSERT_ROUTED.execute(connection, records)).scalars())
+    return {row.id for row in await _UPSERT_ROUTED.execute(connection, records)}
 
 
 def _build_upsert_routed(dialect_name: str, rows: FromClause) -> Executable:
