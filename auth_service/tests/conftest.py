@@ -58,14 +58,15 @@ _flush = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
 
 def _flush_and_restore(self: TransactionTestCase) -> None:
     """Django empties all tables after a test that commits: the audit log refuses that, and the default tenant goes."""
+    vendor = connection.vendor
+    lifted = triggers.drop_statements(vendor) if vendor == "sqlite" else triggers.drop_truncate_statements(vendor)
+    put_back = triggers.create_statements(vendor) if vendor == "sqlite" else triggers.create_truncate_statements(vendor)
     with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            for statement in triggers.drop_statements("sqlite"):
-                cursor.execute(statement)
+        for statement in lifted:
+            cursor.execute(statement)
         _flush(self)
-        if connection.vendor == "sqlite":
-            for statement in triggers.create_statements("sqlite"):
-                cursor.execute(statement)
+        for statement in put_back:
+            cursor.execute(statement)
     Tenant.objects.get_or_create(slug="default", defaults={"name": "Default"})
 
 

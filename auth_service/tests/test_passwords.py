@@ -16,10 +16,12 @@ from django.test import Client
 from pydantic import SecretStr
 
 from auth_service import clock
-from auth_service.accounts import link_actions
+from auth_service.accounts import link_actions, mail_actions
+from auth_service.accounts.mail import SMTP_TIMEOUT_S
 from auth_service.accounts.mail_actions import MAX_ATTEMPTS, do_prune_links, do_send_due_mails
-from auth_service.accounts.models import LinkPurpose, MailedLink, MailJob, User
+from auth_service.accounts.models import LinkPurpose, MailedLink, MailJob, MailKind, User
 from auth_service.audit.models import AuditEvent
+from auth_service.config.background import LEASE_LIFETIME
 from auth_service.identity_events.models import OutboxEvent
 from herald_local.ports import find_free_ports
 from shared_contracts.identity_events import IdentityEventType
@@ -268,6 +270,22 @@ def test_mails_wait_while_the_mail_server_is_away_and_are_given_up_in_the_end(
             frozen.advance(timedelta(hours=2))
         do_send_due_mails()
     assert not MailJob.objects.exists()
+
+
+def test_a_slow_mail_server_keeps_nobody_longer_than_the_lease(
+    frozen: clock.FrozenClock, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another background process sends what is left; what both had in hand would come twice."""
+    for _ in range(20):
+        mail_actions.do_ask_for_mail(MailKind.PASSWORD_RESET, "alice@example.org")
+
+    def send_slowly(*_: object) -> bool:
+        frozen.advance(SMTP_TIMEOUT_S)
+        return True
+
+    monkeypatch.setattr(mail_actions, "_do_send", send_slowly)
+    assert do_send_due_mails() == 4
+    assert timedelta(seconds=4 * SMTP_TIMEOUT_S) < LEASE_LIFETIME
 
 
 def test_mails_are_files_in_development(db: None, alice: User, run_folder: Any) -> None:

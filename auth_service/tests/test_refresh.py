@@ -6,10 +6,22 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from auth_kit import Answer, Api, Device, is_active, log_in, make_user, with_settings
+from auth_kit import (
+    PASSWORD,
+    Answer,
+    Api,
+    Device,
+    is_active,
+    log_in,
+    make_admin,
+    make_service,
+    make_user,
+    with_settings,
+)
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
@@ -23,7 +35,7 @@ from auth_service.identity_events.models import OutboxEvent
 from auth_service.sessions.models import RefreshToken
 from auth_service.tokens.access_tokens import check_access_token
 from shared_contracts.identity_events import IdentityEventType
-from shared_contracts.scopes import Role
+from shared_contracts.scopes import Role, Scope
 
 
 def refresh(token: str, **headers: str) -> Answer:
@@ -32,17 +44,22 @@ def refresh(token: str, **headers: str) -> Answer:
 
 def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
     """The same work in many threads that start together."""
-    start = threading.Barrier(count)
+    return together(*[work] * count)
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """What each came to, all having started at the same moment."""
+    start = threading.Barrier(len(works))
     results: list[Any] = []
 
-    def run() -> None:
+    def run(work: Callable[[], Any]) -> None:
         start.wait()
         try:
             results.append(work())
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=run) for _ in range(count)]
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -168,6 +185,27 @@ def test_refresh_of_an_erased_account_is_401(device: Device) -> None:
     assert device.delete("/api/v1/users/me").status == 204
     answer = refresh(device.refresh)
     assert (answer.status, answer.code) == (401, "invalid_token")
+
+
+@pytest.mark.req("A20")
+@pytest.mark.django_db(transaction=True)
+def test_an_account_erased_in_the_middle_of_everything_is_a_clear_answer_to_everyone() -> None:
+    admin, (_, service) = make_admin(), make_service(Scope.TOKENS_ISSUE)
+    group = admin.post("/api/v1/groups", {"name": "Ops", "slug": "ops"}).body["id"]
+    for round_number in range(4):
+        device = log_in(make_user(f"gone{round_number}"))
+        user_id = str(device.user.id)
+        login = {"username": device.user.username, "password": PASSWORD}
+        answers: list[Answer] = together(
+            partial(admin.delete, f"/api/v1/users/{user_id}"),
+            *[partial(refresh, device.refresh)] * 2,
+            *[partial(Api().post, "/api/v1/auth/token", login)] * 2,
+            partial(service.post, "/api/v1/auth/user-tokens", {"items": [{"user_id": user_id}]}),
+            partial(admin.put, f"/api/v1/groups/{group}/members/{user_id}"),
+        )
+        assert {answer.status for answer in answers} <= {200, 201, 204, 401, 404}, [each.text for each in answers]
+        assert not User.objects.filter(id=device.user.id).exists()
+        assert device.renew().status == 401
 
 
 def test_refresh_tokens_run_out(frozen: clock.FrozenClock, device: Device) -> None:

@@ -5,7 +5,9 @@ from auth_kit import PASSWORD, Api, Device, introspect, is_active, log_in, make_
 
 from auth_service.accounts.models import User
 from auth_service.audit.models import AuditEvent
+from auth_service.identity_events.models import OutboxEvent
 from auth_service.tokens.access_tokens import check_access_token
+from shared_contracts.identity_events import IdentityEventType
 from shared_contracts.scopes import Role, Scope
 
 TENANTS = "/api/v1/tenants"
@@ -97,9 +99,13 @@ def test_a_tenant_switched_off_has_no_valid_token_and_no_login(acme: Device, adm
     assert acme.renew().status == 401
     login = Api().post("/api/v1/auth/token", {"username": "acme-boss", "password": PASSWORD})
     assert (login.status, login.code) == (401, "invalid_credentials")
+    # Told once, whatever else is changed while it is off: gateways look at every token they hold.
+    admin.patch(f"{TENANTS}/acme", {"is_active": False, "name": "Acme, closed"})
+    assert OutboxEvent.objects.filter(type=IdentityEventType.KEY_ROTATED).count() == 1
     admin.patch(f"{TENANTS}/acme", {"is_active": True})
     assert is_active(acme.token or "")
     assert acme.renew().status == 200
+    assert OutboxEvent.objects.filter(type=IdentityEventType.KEY_ROTATED).count() == 1
 
 
 def test_the_default_tenant_stays_on(admin: Device) -> None:

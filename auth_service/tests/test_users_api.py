@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from auth_kit import PASSWORD, Api, Device, is_active, log_in, make_admin, make_service, make_user, pages_of
 
-from auth_service.accounts.models import User
+from auth_service import clock
+from auth_service.accounts.models import MailJob, User
 from auth_service.accounts.serializers import UserOut
 from auth_service.audit.models import AuditEvent
 from auth_service.identity_events.models import OutboxEvent
@@ -395,8 +397,13 @@ def test_pages_show_every_row_once_while_others_come_and_go(admin: Device, order
 def test_erasing_takes_the_person_out_of_everything(admin: Device, device: Device, alice: User) -> None:
     admin.patch(f"/api/v1/users/{alice.id}", {"external_id": "secret-42"})
     log_in(alice, device_id="another")
+    # Typed by somebody who has no session: nothing in the row says whose address it is.
+    assert Api().post("/api/v1/auth/password/reset", {"email": "Alice@Example.org"}).status == 202
+    MailJob.objects.update(due_at=clock.now() + timedelta(hours=1))
 
     assert device.delete("/api/v1/users/me").status == 204
+
+    assert not MailJob.objects.exists()
 
     assert not Session.objects.filter(user_id=alice.id).exists()
     dump = str(list(OutboxEvent.objects.filter(subject_id=alice.id).values_list("type", "data")))

@@ -80,6 +80,7 @@ def test_a_new_password_in_a_batch_ends_the_sessions(admin: Device) -> None:
     send(admin, {"external_id": "1", "password": "quite another phrase"})
     assert not is_active(device.token or "")
     assert OutboxEvent.objects.filter(type=IdentityEventType.SESSION_REVOKED).count() == 1
+    assert AuditEvent.objects.filter(action="password.changed", subject_id=str(user.id)).count() == 1
 
 
 @pytest.mark.req("B10")

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from auth_service.accounts.errors import EmailTaken, ExternalIdTaken, LastAdmin, UsernameTaken
 from auth_service.accounts.fields import sort_roles
@@ -22,6 +22,7 @@ from auth_service.audit.origin import Origin
 from auth_service.errors import Conflict, InvalidInput, NotFound, PermissionDenied, ServiceError
 from auth_service.identity_events.actions import NewEvent, do_emit
 from auth_service.identity_events.models import OutboxEvent
+from auth_service.repeating import repeated
 from auth_service.sessions.actions import do_end_all_sessions
 from auth_service.sessions.models import EndReason
 from auth_service.tenants.models import Tenant
@@ -225,6 +226,7 @@ def do_set_active(user: User, by: Origin, *, is_active: bool) -> User:
     return fresh
 
 
+@repeated
 def do_erase_user(user: User, by: Origin) -> dict[str, int]:
     """Erase a person: the row, everything that hangs on it, and their data in events and the audit log.
 
@@ -246,6 +248,10 @@ def do_erase_user(user: User, by: Origin) -> dict[str, int]:
                 type=IdentityEventType.USER_DELETED, data={"id": str(fresh.id)}
             ),
             "audit_events": AuditEvent.objects.blank_person(fresh.id),
+            # Mails asked for by typing the address name no user.
+            "mails": MailJob.objects.filter(Q(user=fresh) | Q(user=None, address__iexact=fresh.email or "")).delete()[
+                0
+            ],
         }
         user_id, tenant = fresh.id, fresh.tenant_id
         fresh.delete()

@@ -252,6 +252,10 @@ def _do_write(plan: _Plan, caller: Caller, tenant: str) -> None:
         )
         for user in plan.activations
     ]
+    audit += [
+        make_audit_event(Action.PASSWORD_CHANGED, by, subject=("user", user.id), tenant=tenant)
+        for user in plan.new_passwords
+    ]
     counts = {"created": len(plan.created), "updated": len(plan.updated)}
     do_record_all([*audit, make_audit_event(Action.USERS_IMPORTED, by, tenant=tenant, details=counts)])
     do_emit(*plan.events)
@@ -281,7 +285,8 @@ def _is_admin_stepping_down(user: User, row: Row) -> bool:
 
 def _find_known(rows: Sequence[tuple[int, Row]], tenant: str) -> dict[str, User]:
     ids = {row["external_id"] for _, row in rows if row.get("external_id")}
-    found = User.objects.select_for_update().filter(tenant_id=tenant, external_id__in=ids)
+    # In one order: two imports of the same users wait for each other instead of each holding what the other wants.
+    found = User.objects.select_for_update().filter(tenant_id=tenant, external_id__in=ids).order_by("id")
     return {user.external_id: user for user in found if user.external_id is not None}
 
 

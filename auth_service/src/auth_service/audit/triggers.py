@@ -66,6 +66,23 @@ def drop_statements(vendor: str) -> list[str]:
     return [f"DROP TRIGGER {TABLE}_no_update", f"DROP TRIGGER {TABLE}_no_delete"]
 
 
+def create_truncate_statements(vendor: str) -> list[str]:
+    """SQL that refuses TRUNCATE, which fires no trigger of a row. SQLite has no such statement."""
+    if vendor != "postgresql":
+        return []
+    return [
+        f"""
+        CREATE TRIGGER {TABLE}_no_truncate BEFORE TRUNCATE ON {TABLE}
+        FOR EACH STATEMENT EXECUTE FUNCTION {TABLE}_refuse()
+        """
+    ]
+
+
+def drop_truncate_statements(vendor: str) -> list[str]:
+    """SQL that allows it again."""
+    return [f"DROP TRIGGER {TABLE}_no_truncate ON {TABLE}"] if vendor == "postgresql" else []
+
+
 def put_on(schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Create the triggers."""
     for statement in create_statements(schema_editor.connection.vendor):

@@ -18,6 +18,7 @@ from auth_service.errors import NotFound
 from auth_service.groups.errors import SlugTaken
 from auth_service.groups.models import Group, Membership
 from auth_service.identity_events.actions import NewEvent, do_emit
+from auth_service.repeating import repeated
 from shared_contracts.identity_events import GroupDeleted, IdentityEventType, MembersChanged
 from shared_contracts.scopes import Scope
 
@@ -109,6 +110,7 @@ def do_delete_group(group: Group, by: Origin) -> None:
         do_emit(NewEvent(IdentityEventType.GROUP_DELETED, tenant, GroupDeleted(id=group_id)))
 
 
+@repeated
 def do_change_members(group: Group, *, add: Collection[UUID], remove: Collection[UUID], by: Origin) -> MembersOutcome:
     """Add and remove members, all in one change. Who is named in both is removed.
 
@@ -118,7 +120,8 @@ def do_change_members(group: Group, *, add: Collection[UUID], remove: Collection
         _get_locked(group.id)
         wanted = set(add) - set(remove)
         users = User.objects.filter(tenant_id=group.tenant_id, id__in=wanted | set(remove))
-        known = set(users.values_list("id", flat=True))
+        # Locked before the revision is taken, as erasing does: else each could hold what the other one waits for.
+        known = set(users.select_for_update(no_key=True).order_by("id").values_list("id", flat=True))
         present = set(Membership.objects.filter(group=group, user_id__in=known).values_list("user_id", flat=True))
         added = sorted((wanted & known) - present)
         removed = sorted(set(remove) & present)

@@ -17,6 +17,7 @@ from auth_service.api.caller import Caller
 from auth_service.audit.actions import do_record
 from auth_service.audit.models import Action
 from auth_service.errors import NotFound, PermissionDenied, ServiceError
+from auth_service.repeating import repeated
 from auth_service.service_accounts.models import ServiceAccount
 from auth_service.sessions.actions import make_session
 from auth_service.sessions.devices import Device
@@ -64,6 +65,7 @@ class UserToken:
         }
 
 
+@repeated
 def do_issue_user_tokens(rows: Sequence[tuple[int, Row]], caller: Caller, device: Device) -> list[UserToken]:
     """An access token for each user, in five statements however many there are.
 

@@ -11,8 +11,10 @@ from auth_service.audit.actions import do_record
 from auth_service.audit.models import Action
 from auth_service.audit.origin import Origin
 from auth_service.errors import NotFound
+from auth_service.identity_events.actions import do_emit
 from auth_service.tenants.errors import DefaultTenantStays, TenantExists
 from auth_service.tenants.models import Tenant
+from auth_service.tokens.key_actions import make_look_again_event
 
 
 def find_visible_tenants(caller: Caller) -> QuerySet[Tenant]:
@@ -49,7 +51,8 @@ def do_create_tenant(slug: str, name: str, by: Origin) -> Tenant:
 
 
 def do_update_tenant(tenant: Tenant, changes: Mapping[str, Any], by: Origin) -> Tenant:
-    """Rename a tenant, or switch it off or on. Off: nobody of it logs in, and its tokens are refused.
+    """Rename a tenant, or switch it off or on. Off: nobody of it logs in, its tokens are refused, and
+    its sockets close.
 
     Raises:
         DefaultTenantStays: The default tenant cannot be switched off.
@@ -58,9 +61,13 @@ def do_update_tenant(tenant: Tenant, changes: Mapping[str, Any], by: Origin) -> 
         raise DefaultTenantStays
     with transaction.atomic():
         fresh = Tenant.objects.select_for_update().get(slug=tenant.slug)
+        was_active = fresh.is_active
         fresh.name = changes.get("name", fresh.name)
         fresh.is_active = changes.get("is_active", fresh.is_active)
         fresh.save()
         details = {"fields": sorted(changes), "is_active": fresh.is_active}
         do_record(Action.TENANT_UPDATED, by, subject=("tenant", fresh.slug), tenant=fresh.slug, details=details)
+        if was_active and not fresh.is_active:
+            # One event however many users: gateways ask about every token they hold, and close the refused ones.
+            do_emit(make_look_again_event())
     return fresh

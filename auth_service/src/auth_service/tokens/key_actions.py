@@ -44,7 +44,11 @@ def do_cut_off_all_tokens() -> None:
     with transaction.atomic():
         GlobalCutOff.objects.update_or_create(id=1, defaults={"tokens_not_before": clock.now()})
         do_record(Action.ALL_TOKENS_CUT_OFF, SYSTEM, subject=("tokens", "all"))
-        # Has every gateway look at every token again, as after a rotation.
-        kid = key_folder().ensure(settings.HERALD.signing_algorithm).signing_key(clock.now()).kid
-        do_emit(NewEvent(IdentityEventType.KEY_ROTATED, DEFAULT_TENANT, KeyRotated(kid=kid)))
+        do_emit(make_look_again_event())
     log.warning("all_tokens_cut_off")
+
+
+def make_look_again_event() -> NewEvent:
+    """Has every gateway look at every token again, as after a rotation: the key named is the one that signs now."""
+    kid = key_folder().ensure(settings.HERALD.signing_algorithm).signing_key(clock.now()).kid
+    return NewEvent(IdentityEventType.KEY_ROTATED, DEFAULT_TENANT, KeyRotated(kid=kid))
