@@ -29,3 +29,8 @@ def test_pages_of_the_installation_itself_may_connect_whatever_its_ports(monkeyp
     origins = told["NOTIFY_ALLOWED_ORIGINS"].split(",")
     assert {"http://127.0.0.1:9001", "http://localhost:9002", "http://127.0.0.1:9000"} <= set(origins)
     assert told["AUTH_CORS_ORIGINS"] == "https://app.example"
+
+
+def test_links_in_mails_lead_to_the_installation_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_PUBLIC_URL", raising=False)
+    assert make_system().environment("worker")["NOTIFY_PUBLIC_URL"] == "http://127.0.0.1:9001"

@@ -75,6 +75,7 @@ class System:
             "AUTH_ISSUER": os.environ.get("AUTH_ISSUER") or self.auth_url,
             "NOTIFY_AUTH_URL": self.auth_url,
             "AUTH_NOTIFICATION_URL": self.notify_urls[0],
+            "NOTIFY_PUBLIC_URL": os.environ.get("NOTIFY_PUBLIC_URL") or self.notify_urls[0],
             "PYTHONUNBUFFERED": "1",
         }
         # Pages of this installation's own may use both services, whatever the ports are.
