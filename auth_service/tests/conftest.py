@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +54,21 @@ from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER  # noqa: E402
 if connection.vendor == "sqlite":
     # A file, not memory: threads and other processes must see the same database.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(RUN_DIR / "test.sqlite3")
+
+IS_THOROUGH = bool(os.environ.get("HERALD_THOROUGH"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `only_on` the other database, unless this is the long form (`HERALD_THOROUGH=1`).
+
+    So is marked whatever looks at no table, or is slow and has nothing to do with what tells the two apart.
+    """
+    marks = {item: item.get_closest_marker("only_on") for item in items}
+    left_out = [item for item, mark in marks.items() if mark is not None and mark.args[0] != connection.vendor]
+    if left_out and not IS_THOROUGH:
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
 
 _flush = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
 
@@ -104,18 +121,11 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(server_folder: Path, services: dict[str, str], rabbit: RabbitNode) -> Iterator[Server]:
-    """The service as it runs, with its background process, on a database of its own kind."""
-    name = "server_under_test"
-    if connection.vendor == "sqlite":
-        address = f"sqlite:///{server_folder}/auth.sqlite3"
-    else:
-        with psycopg.connect(services[POSTGRES_URL], autocommit=True) as maintenance:
-            maintenance.execute(f'CREATE DATABASE "{name}"')
-        address = services[POSTGRES_URL].rsplit("/", 1)[0] + f"/{name}"
+def server(server_folder: Path, new_database: Callable[[], str], rabbit: RabbitNode) -> Iterator[Server]:
+    """The service as it runs, with its background process, on a database of its own."""
     # Limits as in production, but for the address: every test comes from the same one.
     more = {"AUTH_LOGIN_FAILURES_PER_ADDRESS": "1000", "AUTH_WORKERS": "2", "AUTH_TRUSTED_PROXIES": ""}
-    with running(Server(server_folder, address, rabbit.url, more), background=True) as started:
+    with running(Server(server_folder, new_database(), rabbit.url, more), background=True) as started:
         yield started
 
 
@@ -126,23 +136,41 @@ def django_db_keepdb() -> bool:
 
 
 @pytest.fixture(scope="session")
-def prepared_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with every table and the demonstration accounts, to be copied."""
-    folder = tmp_path_factory.mktemp("prepared")
-    own = Server(folder, f"sqlite:///{folder}/db.sqlite3", "amqp://x:y@127.0.0.1:1/")
-    own.run("migrate")
-    own.run("seed_demo")
-    with sqlite3.connect(folder / "db.sqlite3") as connected:
-        connected.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connected.close()
-    return folder / "db.sqlite3"
+def new_database(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes databases of the kind this run is about, with every table and the demonstration accounts.
+
+    One is prepared; the others are copies of it.
+    """
+    folder = tmp_path_factory.mktemp("databases")
+    numbers = itertools.count(1)
+    if connection.vendor == "sqlite":
+        prepared = folder / "prepared.sqlite3"
+        Server(folder, f"sqlite:///{prepared}", "amqp://x:y@127.0.0.1:1/").prepare()
+        with contextlib.closing(sqlite3.connect(prepared)) as connected:
+            connected.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        def copy_file() -> str:
+            path = folder / f"copy{next(numbers)}.sqlite3"
+            shutil.copy(prepared, path)
+            return f"sqlite:///{path}"
+
+        return copy_file
+    maintenance: str = request.getfixturevalue("services")[POSTGRES_URL]
+    base, name = maintenance.rsplit("/", 1)[0], f"prepared_{os.getpid()}"
+
+    def create(database: str, template: str) -> str:
+        with psycopg.connect(maintenance, autocommit=True) as connected:
+            connected.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        return f"{base}/{database}"
+
+    Server(folder, create(name, "template1"), "amqp://x:y@127.0.0.1:1/").prepare()
+    return lambda: create(f"{name}_{next(numbers)}", name)
 
 
 @pytest.fixture
-def own_database(prepared_database: Path, tmp_path: Path) -> str:
-    """The address of a copy of it."""
-    shutil.copy(prepared_database, tmp_path / "db.sqlite3")
-    return f"sqlite:///{tmp_path}/db.sqlite3"
+def own_database(new_database: Callable[[], str]) -> str:
+    """The address of one of them."""
+    return new_database()
 
 
 @pytest.fixture

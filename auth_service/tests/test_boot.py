@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from auth_service.config.environment import DEVELOPMENT_SECRET_KEY, AuthSettings
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 PROGRAM = Path(sys.executable).with_name("herald-auth")
 GOOD = {
     "HERALD_ENV": "production",

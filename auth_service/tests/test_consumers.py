@@ -1,8 +1,13 @@
-"""Access tokens as others see them: libraries of two other languages, and nothing but the key set's address."""
+"""Access tokens as others see them: libraries of other languages, and nothing but the key set's address.
+
+Node's jose and Perl's Crypt::JWT always; the JVM's jose4j where a JDK is at hand and HERALD_TEST_JOSE4J is a class path
+with jose4j and slf4j-api.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -19,6 +24,8 @@ from typing_extensions import override
 from auth_service.tokens import access_tokens, views
 from auth_service.tokens.keys import KeyFolder
 from herald_local.packages import SystemPackage, get_program
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 HERE = Path(__file__).parent / "consumers"
 
@@ -39,11 +46,16 @@ NODE = SystemPackage("Node.js", find_node, ("nodejs", "npm"), "node", "Install N
 PERL = SystemPackage("Perl's Crypt::JWT", find_perl_library, ("libcrypt-jwt-perl",), "perl", "Run: cpan Crypt::JWT")
 
 
-@pytest.fixture(scope="module", params=["node", "perl"])
+@pytest.fixture(scope="module", params=["node", "perl", "jvm"])
 def command(request: pytest.FixtureRequest) -> list[str]:
     """How to run one library's check."""
     if request.param == "perl":
         return [str(get_program(PERL)), str(HERE / "verify.pl")]
+    if request.param == "jvm":
+        java, class_path = shutil.which("java"), os.environ.get("HERALD_TEST_JOSE4J")
+        if java is None or class_path is None:
+            pytest.skip("jose4j is not at hand: set HERALD_TEST_JOSE4J to a class path with jose4j and slf4j-api")
+        return [java, "-cp", class_path, str(HERE / "Verify.java")]
     node = get_program(NODE)
     if not (HERE / "node_modules" / "jose").exists():
         subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=HERE, check=True)
@@ -51,7 +63,7 @@ def command(request: pytest.FixtureRequest) -> list[str]:
 
 
 def verify(command: list[str], key_set: str, issuer: str, token: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command, key_set, issuer, token], capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run([*command, key_set, issuer, token], capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_a_token_is_verified_from_the_key_sets_address_alone(server: Server, command: list[str]) -> None:

@@ -13,6 +13,8 @@ from auth_service.config.documentation import find_tables, make_action_list, mak
 from shared_contracts.identity_events import IdentityEventType
 from shared_contracts.scopes import ASSIGNABLE_ROLES
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 

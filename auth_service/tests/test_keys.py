@@ -13,6 +13,8 @@ from auth_service import clock
 from auth_service.tokens import keys
 from auth_service.tokens.keys import KeyFolder
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 OVERLAP = timedelta(minutes=15)
 
 

@@ -12,6 +12,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from test_routes import ROUTES
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -10,6 +10,8 @@ from auth_kit import Api, make_user, with_settings
 from auth_service.accounts.passwords import hash_of_nobody
 from auth_service.rate_limits.models import RateCount
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 
 @pytest.mark.req("B04")
 def test_a_login_takes_as_long_for_known_unknown_inactive_and_passwordless(db: None) -> None:
@@ -26,7 +28,7 @@ def test_a_login_takes_as_long_for_known_unknown_inactive_and_passwordless(db: N
         make_user("imported", password=None)
         names = ("known", "nobody", "asleep", "imported")
         took_ms: dict[str, list[float]] = {name: [] for name in names}
-        for round_number in range(43):
+        for round_number in range(18):
             for name in names:
                 body = {"username": name, "password": f"wrong {round_number}"}
                 started_s = time.process_time()
