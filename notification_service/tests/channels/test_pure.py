@@ -257,6 +257,27 @@ async def test_slots_are_handed_on_and_lines_are_short() -> None:
     assert slots._lines == {}
 
 
+async def test_whoever_is_cancelled_in_line_gives_back_nothing() -> None:
+    slots = RouteSlots(1)
+    first, second = slots.try_reserve("a"), slots.try_reserve("a")
+    assert first is not None
+    assert second is not None
+    waiting = asyncio.create_task(second.wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    second.release()
+    assert slots._taken == {"a": 1}
+    first.release()
+    assert slots._taken == {}
+    third = slots.try_reserve("a")
+    assert third is not None
+    await third.wait()
+    third.release()
+    assert slots._taken == {}
+    assert slots._lines == {}
+
+
 def test_reading_rates() -> None:
     assert parse_rates("email=100/s, sms.tenant=60/m,push.sender=1/h") == {
         "email": Rate(100, 1.0),

@@ -62,7 +62,8 @@ class Reservation:
 
     def release(self) -> None:
         """Give the place to the next one."""
-        if self._turn is not None and not self._turn.done():
+        if self._turn is not None and (not self._turn.done() or self._turn.cancelled()):
+            # It never had its turn: nobody is handed anything, also when whoever waited for it was cancelled.
             self._turn.cancel()
             return
         self._slots.give_back(self._route)
