@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from web import serving
 
+from shared_contracts.ids import new_id
 from shared_contracts.scopes import format_scope, scopes_of
 
 INTERNAL_KEY = "test-internal-key-0123456789"
@@ -216,7 +217,8 @@ class AuthSite:
 
 def make_user(**fields: Any) -> dict[str, Any]:
     """A row of `/internal/v1/users`."""
-    user_id = str(fields.pop("id", uuid4()))
+    # As the auth service makes them: the id and the date say since when broadcasts are for them.
+    user_id = str(fields.pop("id", new_id()))
     return {
         "id": user_id,
         "external_id": None,
@@ -229,7 +231,7 @@ def make_user(**fields: Any) -> dict[str, Any]:
         "roles": ["user"],
         "tenant": "default",
         "is_active": True,
-        "created_at": START.isoformat(),
+        "created_at": datetime.now(UTC).isoformat(),
         **fields,
     }
 

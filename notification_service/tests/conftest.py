@@ -17,10 +17,12 @@ from amqp import Bystander, bystander
 from auth_site import AuthSite, auth_site
 from clocks import SetClock
 from service import Service, running_service
+from sqlalchemy import select
 
 from herald_local.rabbitmq import RabbitNode
 from notification_service.db.engine import Database
 from notification_service.db.migrate import migrate
+from notification_service.mailbox.models import broadcasts
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -148,3 +150,9 @@ async def service(
         ) as running,
     ):
         yield running
+        # Everybody without a tenant of their own is in `default`: a broadcast there is in their inboxes, too.
+        async with running.parts["api"].database.read() as connection:
+            query = select(broadcasts.c.notification_id).where(broadcasts.c.tenant == "default")
+            assert (await connection.execute(query)).all() == [], (
+                "a test sent a broadcast to the tenant all tests share"
+            )

@@ -41,7 +41,10 @@ async def test_two_starters_at_once(database_url: str) -> None:
         codes = set((await connection.execute(select(event_types.c.code))).scalars())
     assert {
         "task.assigned",
+        "task.updated",
+        "task.completed",
         "order.created",
+        "order.status_changed",
         "comment.created",
         "login.alert",
         "user.welcome",
@@ -53,7 +56,15 @@ async def test_two_starters_at_once(database_url: str) -> None:
 
 async def test_the_migrations_make_what_the_tables_say(database: Database) -> None:
     def compare(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        def is_own(name: str | None, kind: str, _parents: object) -> bool:
+            # SQLite's full-text table is made by statements, and its index on PostgreSQL is PostgreSQL's alone.
+            return kind != "table" or not str(name).startswith("notification_search")
+
+        def is_of_both(item: object, _name: object, kind: str, *_others: object) -> bool:
+            return kind != "index" or connection.dialect.name == "postgresql" or item.name != "ix_notifications_search"  # type: ignore[attr-defined]
+
+        options = {"compare_type": True, "include_name": is_own, "include_object": is_of_both}
+        context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, metadata))
 
     async with database.read() as connection:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 from house import House
+from service import Person
 from waiting import until
 
 from notification_service.entrypoints.rolling_up import RollingUp
@@ -60,6 +62,45 @@ async def test_pins_and_filters(house: House) -> None:
     await house.ask("GET", "/inbox/counts?filter=nonsense", ada, status=422)
     await house.ask("PATCH", f"/inbox/{ship}", ada, {"pinned": False})
     assert await house.inbox(ada, "?pinned=true") == []
+
+
+@pytest.mark.req("E07")
+async def test_words_are_found_as_the_reader_sees_them(house: House) -> None:
+    ada, ben = house.person(locale="de"), house.person(locale="en")
+    await house.make_type()
+    path = "/event-types/order.shipped/templates/in_app"
+    for locale, title in (
+        ("en", "Your order left the warehouse"),
+        ("de", "Ihre Bestellung ist unterwegs, Frau Müller"),
+    ):
+        await house.ask("PUT", f"{path}/{locale}", house.admin, {"title": title, "body": "No. {{ data.n }}"})
+    sent = await house.send(ada, ben, data={"n": 1042})
+    all_ = await house.send(recipients={"all": True}, title="Wartung am Sonntag", body="Um acht")
+
+    async def found(person: Person, text: str) -> list[str]:
+        page = await house.ask("GET", f"/inbox?{urlencode({'q': text})}", person)
+        return [item["id"] for item in page["items"]]
+
+    for person, text, expected in (
+        (ben, "warehouse order", [sent]),
+        (ben, "ORD 104", [sent]),
+        (ben, "bestellung", []),
+        (ada, "muller bestell", [sent]),
+        (ada, "MÜLLER", [sent]),
+        (ada, "warehouse", []),
+        (ada, "house", []),
+        (ada, "sonntag wartung", [all_]),
+        (ben, "sonntag order", []),
+    ):
+        assert await found(person, text) == [str(each) for each in expected], (text, expected)
+    await house.ask("PATCH", f"/notifications/{sent}", house.shop, {"title": "Neuer Titel: 50%"})
+    for person in (ada, ben):
+        assert await found(person, "titel neu") == [str(sent)]
+        assert await found(person, "50%") == [str(sent)]
+        assert await found(person, "order") == []
+        assert await found(person, "1042") == [str(sent)]
+    history = await house.ask("GET", "/notifications/history?q=sonn", house.shop)
+    assert [each["id"] for each in history["items"]] == [str(all_)]
 
 
 async def test_batches_by_ids_and_by_filter(house: House) -> None:

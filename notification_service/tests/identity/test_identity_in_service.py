@@ -142,7 +142,8 @@ async def test_dead_letters_replayed_and_discarded_leave_one_line_each(service: 
 
     async def letters() -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = (await service.get("/api/v1/dead-letters", admin)).json()["items"]
-        return [item for item in items if item["payload"].get("tenant") == tenant]
+        # Others' unreadable letters are everybody's, and their payload is text.
+        return [item for item in items if isinstance(item["payload"], dict) and item["payload"].get("tenant") == tenant]
 
     async def are_two() -> bool:
         return len(await letters()) == 2

@@ -74,6 +74,26 @@ async def test_pages_cover_everything_once_while_new_items_arrive(service: Servi
         assert found == (expected if limit <= 5 else ["new", *expected])
 
 
+@pytest.mark.req("X-4")
+async def test_broadcasts_before_a_user_was_there_are_not_theirs(service: Service) -> None:
+    tenant = service.add_tenant()
+    staff = service.add_person("staff", tenant=tenant)
+    early = service.add_person(tenant=tenant)
+    sent = await service.deliver(staff, title="all", recipients={"all": True})
+    # One whose first sign is a look into the inbox, and one the mirror knows.
+    late, named = service.add_person(tenant=tenant), service.add_person(tenant=tenant)
+    own = await service.deliver(staff, named)
+    assert await titles(service, early) == ["all"]
+    assert await counts(service, early) == {"unread": 1, "unseen": 1, "total": 1}
+    assert await titles(service, late) == []
+    assert await counts(service, late) == {"unread": 0, "unseen": 0, "total": 0}
+    assert (await service.get(f"{INBOX}/{sent}", late)).status_code == 404
+    assert [item["id"] for item in (await service.get(INBOX, named)).json()["items"]] == [str(own)]
+    assert await counts(service, named) == {"unread": 1, "unseen": 1, "total": 1}
+    asked = await service.get(f"{INBOX}/counts", late, params={"state": ["unread"]})
+    assert asked.json()["filtered"] == [0]
+
+
 async def test_every_filter_finds_exactly_its_own(service: Service) -> None:
     tenant = service.add_tenant()
     ada, sender = service.add_person(tenant=tenant), service.add_person("publisher", tenant=tenant)

@@ -111,7 +111,7 @@ async def test_a_body_that_is_not_json(service: Service, body: bytes) -> None:
 @pytest.mark.req("E01")
 @pytest.mark.req("E02")
 async def test_a_body_beyond_the_limit_of_its_path(service: Service) -> None:
-    sender = service.add_person("admin")
+    sender = service.add_person("admin", tenant=service.add_tenant())
 
     def body(size: int) -> bytes:
         frame = b'{"title":"t","recipients":{"all":true},"body":"%s"}'

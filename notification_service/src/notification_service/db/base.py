@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, Row, TypeDecorator
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, Row, Text, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from typing_extensions import override
 
 metadata: Final = MetaData(
@@ -47,3 +47,6 @@ Json: Final[Any] = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True)
 
 BigNumber: Final[Any] = BigInteger().with_variant(Integer(), "sqlite")
 """64 bits on both; SQLite only counts INTEGER columns as its row id."""
+
+Words: Final[Any] = Text().with_variant(TSVECTOR(), "postgresql")
+"""Words to be found by; `tsvector` on PostgreSQL, on SQLite text with spaces between."""

@@ -11,12 +11,13 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.analytics import repository
-from notification_service.analytics.latency import CLASSES_MS, name_classes
+from notification_service.analytics.latency import CLASSES_MS, add, name_classes
 from notification_service.analytics.repository import hour_of
 from notification_service.channels.models import deliveries
 from notification_service.db.engine import Database
 from notification_service.mailbox.models import broadcast_states, broadcasts, items, streams
 from notification_service.notifications.models import notifications
+from notification_service.notifications.repository import find_tenants
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.requests import Channel
 
@@ -59,26 +60,13 @@ class RollingUp:
 async def count_hour(connection: AsyncConnection, hour: datetime) -> list[dict[str, Any]]:
     """The rows of one hour, by tenant, event type and channel."""
     rows: list[dict[str, Any]] = []
-    for tenant in await _find_tenants(connection):
+    for tenant in await find_tenants(connection):
         for query in (_count_items(connection, tenant, hour), _count_shared(tenant, hour)):
             found = (await connection.execute(query)).all()
             rows += [_describe(tenant, str(Channel.IN_APP), row) for row in found]
         found = (await connection.execute(_count_deliveries(connection, tenant, hour))).all()
         rows += [_describe(tenant, row.channel, row) for row in found]
     return _merge(rows)
-
-
-async def _find_tenants(connection: AsyncConnection) -> list[str]:
-    """Tenants that ever sent anything: one step along the index for each."""
-    found: list[str] = []
-    last = ""
-    while True:
-        query = select(func.min(notifications.c.tenant)).where(notifications.c.tenant > last)
-        following = (await connection.execute(query)).scalar_one_or_none()
-        if following is None:
-            return found
-        found.append(following)
-        last = following
 
 
 def _count_items(connection: AsyncConnection, tenant: str, hour: datetime) -> Select[Any]:
@@ -208,5 +196,5 @@ def _merge(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         for name in repository.COUNTS:
             known[name] += row[name]
-        known["latencies"] = {**known["latencies"], **row["latencies"]}
+        known["latencies"] = add(known["latencies"], row["latencies"])
     return list(merged.values())

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import Uuid, func, select, update
+from sqlalchemy import ScalarSelect, Uuid, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
@@ -15,6 +15,8 @@ from notification_service.identity.models import users
 from notification_service.mailbox.live_broadcasts import LiveList
 from notification_service.mailbox.models import broadcasts, streams
 from notification_service.notifications.kept import Counts
+
+Tenant = str | ScalarSelect[str]
 
 COUNT_COLUMNS = (
     streams.c.unread,
@@ -63,20 +65,36 @@ async def find_floors(connection: AsyncConnection, user_ids: Collection[UUID]) -
         .returning(streams.c.user_id, streams.c.broadcast_floor)
     )
     floors = {row.user_id: row.broadcast_floor for row in rows}
-    unknown = [user_id for user_id in user_ids if user_id not in floors]
-    for user_id in unknown:
-        floors[user_id] = await _find_floor_by_id(connection, user_id)
+    for user_id in user_ids:
+        if user_id not in floors:
+            tenant = select(streams.c.tenant).where(streams.c.user_id == user_id).scalar_subquery()
+            floors[user_id] = await _find_floor_by_id(connection, user_id, tenant)
     return floors
 
 
-async def _find_floor_by_id(connection: AsyncConnection, user_id: UUID) -> int:
-    own = (
-        select(func.coalesce(func.max(broadcasts.c.seq), 0))
-        .select_from(broadcasts.join(streams, streams.c.tenant == broadcasts.c.tenant))
-        .where(streams.c.user_id == user_id)
-    )
-    if user_id.version == 7:
-        # RFC 9562, section 5.7: the first 48 bits are milliseconds since 1970.
-        own = own.where(broadcasts.c.created_at < datetime.fromtimestamp((user_id.int >> 80) / 1000, UTC))
-    floor: int = (await connection.execute(own)).scalar_one()
+async def read_floor(connection: AsyncConnection, user_id: UUID, tenant: str) -> int:
+    """The same for one user who may have no stream yet; nothing is written."""
+    known = (
+        await connection.execute(select(streams.c.broadcast_floor).where(streams.c.user_id == user_id))
+    ).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    appeared = (await connection.execute(select(users.c.created_at).where(users.c.id == user_id))).scalar_one_or_none()
+    if appeared is None:
+        return await _find_floor_by_id(connection, user_id, tenant)
+    return await _find_floor_at(connection, tenant, appeared)
+
+
+async def _find_floor_by_id(connection: AsyncConnection, user_id: UUID, tenant: Tenant) -> int:
+    if user_id.version != 7:
+        return await _find_floor_at(connection, tenant, None)
+    # RFC 9562, section 5.7: the first 48 bits are milliseconds since 1970.
+    return await _find_floor_at(connection, tenant, datetime.fromtimestamp((user_id.int >> 80) / 1000, UTC))
+
+
+async def _find_floor_at(connection: AsyncConnection, tenant: Tenant, appeared: datetime | None) -> int:
+    query = select(func.coalesce(func.max(broadcasts.c.seq), 0)).where(broadcasts.c.tenant == tenant)
+    if appeared is not None:
+        query = query.where(broadcasts.c.created_at < appeared)
+    floor: int = (await connection.execute(query)).scalar_one()
     return floor

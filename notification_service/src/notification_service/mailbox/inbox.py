@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber
 from notification_service.mailbox.changes import read_contents
-from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
+from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors, read_floor
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_states, broadcasts, items, streams
 from notification_service.notifications.frames import describe_flags
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.models import notifications
+from notification_service.notifications.search import where_text
 
 State = Literal["unread", "read", "seen", "unseen", "archived", "snoozed"]
 _FLAGS: Final = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at", "pinned_at")
@@ -67,10 +68,10 @@ async def list_inbox(
     now: datetime,
 ) -> InboxPage:
     """One page, the newest first. Two index scans of `limit` rows at most, however long the inbox."""
-    floor = await _find_floor(connection, user_id)
-    own = await _read(connection, _select_items(user_id, wanted, cursor, now), limit)
+    floor = await read_floor(connection, user_id, tenant)
+    own = await _read(connection, _select_items(connection, user_id, wanted, cursor, now), limit)
     shared = await _read(
-        connection, _select_broadcasts(user_id, tenant, floor, wanted=wanted, cursor=cursor, now=now), limit
+        connection, _select_broadcasts(connection, user_id, tenant, floor, wanted=wanted, cursor=cursor, now=now), limit
     )
     chosen: list[AnyRow] = []
     own_left, shared_left = own[::-1], shared[::-1]
@@ -98,11 +99,13 @@ async def find_item(
     connection: AsyncConnection, *, user_id: UUID, tenant: str, notification_id: UUID, now: datetime
 ) -> dict[str, Any] | None:
     """One item of this user, whatever its state; None when there is none, or it was removed."""
-    floor = await _find_floor(connection, user_id)
+    floor = await read_floor(connection, user_id, tenant)
     everything = InboxFilter()
     for query in (
-        _select_items(user_id, everything, None, now, only=notification_id),
-        _select_broadcasts(user_id, tenant, floor, wanted=everything, cursor=None, now=now, only=notification_id),
+        _select_items(connection, user_id, everything, None, now, only=notification_id),
+        _select_broadcasts(
+            connection, user_id, tenant, floor, wanted=everything, cursor=None, now=now, only=notification_id
+        ),
     ):
         row = (await connection.execute(query)).first()
         if row is not None:
@@ -119,7 +122,7 @@ async def read_counts(
     lists = await live.load(connection, {tenant})
     if found is None:
         # Nothing ever arrived and no device connected: only broadcasts can count, from the user's beginning on.
-        alive = lists[tenant].count_after(0, now)
+        alive = lists[tenant].count_after(await read_floor(connection, user_id, tenant), now)
         return Counts(alive, alive, alive)
     floor = found.broadcast_floor
     if floor is None:
@@ -131,11 +134,11 @@ async def count_filtered(
     connection: AsyncConnection, *, user_id: UUID, tenant: str, wanted: InboxFilter, now: datetime
 ) -> int:
     """How many items a filter finds; counted, up to 10,000."""
-    floor = await _find_floor(connection, user_id)
+    floor = await read_floor(connection, user_id, tenant)
     total = 0
     for query in (
-        _select_items(user_id, wanted, None, now),
-        _select_broadcasts(user_id, tenant, floor, wanted=wanted, cursor=None, now=now),
+        _select_items(connection, user_id, wanted, None, now),
+        _select_broadcasts(connection, user_id, tenant, floor, wanted=wanted, cursor=None, now=now),
     ):
         rows = query.order_by(None).limit(10_000).subquery()
         total += (await connection.execute(select(func.count()).select_from(rows))).scalar_one()
@@ -146,10 +149,12 @@ async def find_ids(
     connection: AsyncConnection, *, user_id: UUID, tenant: str, wanted: InboxFilter, limit: int, now: datetime
 ) -> list[UUID]:
     """Ids of the items a filter finds, the newest first, `limit` at most."""
-    floor = await _find_floor(connection, user_id)
-    own = await _read(connection, _select_items(user_id, wanted, None, now), limit - 1)
+    floor = await read_floor(connection, user_id, tenant)
+    own = await _read(connection, _select_items(connection, user_id, wanted, None, now), limit - 1)
     shared = await _read(
-        connection, _select_broadcasts(user_id, tenant, floor, wanted=wanted, cursor=None, now=now), limit - 1
+        connection,
+        _select_broadcasts(connection, user_id, tenant, floor, wanted=wanted, cursor=None, now=now),
+        limit - 1,
     )
     return [row.notification_id for row in (*own, *shared)][:limit]
 
@@ -166,17 +171,18 @@ def describe_item(row: AnyRow, content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _find_floor(connection: AsyncConnection, user_id: UUID) -> int:
-    found = await connection.execute(select(streams.c.broadcast_floor).where(streams.c.user_id == user_id))
-    return found.scalar_one_or_none() or 0
-
-
 async def _read(connection: AsyncConnection, query: Select[Any], limit: int) -> list[AnyRow]:
     return list((await connection.execute(query.limit(limit + 1))).all())
 
 
 def _select_items(
-    user_id: UUID, wanted: InboxFilter, cursor: InboxCursor | None, now: datetime, *, only: UUID | None = None
+    connection: AsyncConnection,
+    user_id: UUID,
+    wanted: InboxFilter,
+    cursor: InboxCursor | None,
+    now: datetime,
+    *,
+    only: UUID | None = None,
 ) -> Select[Any]:
     query = (
         select(
@@ -195,10 +201,11 @@ def _select_items(
     query = query.where(*_state_conditions(items, wanted), *_time_conditions(items.c.created_at, wanted))
     if cursor is not None:
         query = query.where(items.c.seq < cursor.before_seq)
-    return _where_content(query, items.c.notification_id, wanted)
+    return _where_content(connection, query, items.c.notification_id, wanted, items.c.variant)
 
 
 def _select_broadcasts(
+    connection: AsyncConnection,
     user_id: UUID,
     tenant: str,
     floor: int,
@@ -237,7 +244,7 @@ def _select_broadcasts(
     )
     if cursor is not None:
         query = query.where(broadcasts.c.seq < cursor.before_broadcast)
-    return _where_content(query, broadcasts.c.notification_id, wanted)
+    return _where_content(connection, query, broadcasts.c.notification_id, wanted)
 
 
 def _is_there(table: Any, expires_at: ColumnElement[Any], now: datetime) -> ColumnElement[bool]:
@@ -246,14 +253,15 @@ def _is_there(table: Any, expires_at: ColumnElement[Any], now: datetime) -> Colu
 
 def _state_conditions(table: Any, wanted: InboxFilter) -> Sequence[ColumnElement[bool]]:
     columns = table.c
-    in_list = [columns.archived_at.is_(None), columns.snoozed_until.is_(None)]
+    pinned = []
     if wanted.pinned is not None:
-        in_list.append(columns.pinned_at.is_not(None) if wanted.pinned else columns.pinned_at.is_(None))
+        pinned.append(columns.pinned_at.is_not(None) if wanted.pinned else columns.pinned_at.is_(None))
+    in_list = [columns.archived_at.is_(None), columns.snoozed_until.is_(None), *pinned]
     match wanted.state:
         case "archived":
-            return [columns.archived_at.is_not(None)]
+            return [columns.archived_at.is_not(None), *pinned]
         case "snoozed":
-            return [columns.snoozed_until.is_not(None)]
+            return [columns.archived_at.is_(None), columns.snoozed_until.is_not(None), *pinned]
         case "unread":
             return [*in_list, columns.read_at.is_(None)]
         case "read":
@@ -274,7 +282,13 @@ def _time_conditions(created_at: ColumnElement[Any], wanted: InboxFilter) -> lis
     return conditions
 
 
-def _where_content(query: Select[Any], notification_id: ColumnElement[Any], wanted: InboxFilter) -> Select[Any]:
+def _where_content(
+    connection: AsyncConnection,
+    query: Select[Any],
+    notification_id: ColumnElement[Any],
+    wanted: InboxFilter,
+    variant: ColumnElement[Any] | None = None,
+) -> Select[Any]:
     """Join the notifications only when a filter needs what is in them."""
     columns = notifications.c
     conditions: list[ColumnElement[bool]] = []
@@ -289,13 +303,7 @@ def _where_content(query: Select[Any], notification_id: ColumnElement[Any], want
     if wanted.tag is not None:
         # Both databases write a JSON list of words alike; quotes keep `ship` from finding `shipping`.
         conditions.append(cast(columns.tags, String).contains(f'"{wanted.tag}"', autoescape=True))
-    if wanted.text is not None:
-        conditions.append(
-            or_(
-                columns.title.icontains(wanted.text, autoescape=True),
-                columns.body.icontains(wanted.text, autoescape=True),
-            )
-        )
-    if not conditions:
+    if not conditions and wanted.text is None:
         return query
-    return query.join(notifications, columns.id == notification_id).where(*conditions)
+    query = query.join(notifications, columns.id == notification_id).where(*conditions)
+    return query if wanted.text is None else where_text(connection, query, text=wanted.text, variant=variant)

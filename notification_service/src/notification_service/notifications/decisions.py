@@ -11,10 +11,12 @@ from sqlalchemy import Executable, FromClause, Integer, String, Table, Text, Uui
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import Json
-from notification_service.db.dialects import dialect_insert, insert_into
-from notification_service.db.rows import RowsStatement, RowTypes, make_rows
+from notification_service.db.dialects import dialect_insert
+from notification_service.db.rows import RowsStatement, RowTypes
 from notification_service.notifications.entity import Notification
 from notification_service.notifications.models import decision_records, decision_users, notification_contents
+from notification_service.notifications.search import store_words
+from notification_service.words import find_words
 
 Record = list[dict[str, Any]]
 
@@ -42,19 +44,20 @@ async def keep_decisions(
         await _INSERT_USERS.execute(connection, users)
 
 
-def _build_insertion(dialect_name: str, rows: FromClause, table: Table) -> Executable:
-    insertion = dialect_insert(dialect_name, table).from_select(rows.c.keys(), select(*rows.c).where(true()))
-    built: Executable = insertion.on_conflict_do_nothing()
-    return built
+def _build_insert(table: Table, dialect_name: str, rows: FromClause) -> Executable:
+    insertion: Executable = (
+        dialect_insert(dialect_name, table)
+        .from_select([column.name for column in rows.c], select(*rows.c).where(true()))
+        .on_conflict_do_nothing()
+    )
+    return insertion
 
 
 _INSERT_RECORDS = RowsStatement(
-    {"notification_id": Uuid(), "number": Integer(), "channels": Json},
-    partial(_build_insertion, table=decision_records),
+    {"notification_id": Uuid(), "number": Integer(), "channels": Json}, partial(_build_insert, decision_records)
 )
 _INSERT_USERS = RowsStatement(
-    {"notification_id": Uuid(), "user_id": Uuid(), "number": Integer()},
-    partial(_build_insertion, table=decision_users),
+    {"notification_id": Uuid(), "user_id": Uuid(), "number": Integer()}, partial(_build_insert, decision_users)
 )
 
 
@@ -90,11 +93,28 @@ async def insert_contents(connection: AsyncConnection, shown: Sequence[Notificat
     unique = {(each.id, each.variant): each for each in shown if each.variant is not None}
     if not unique:
         return
-    types: RowTypes = {"notification_id": Uuid(), "variant": String(), "title": Text(), "body": Text()}
-    records = [(each.id, each.variant, each.title, each.body) for each in unique.values()]
-    rows = make_rows(connection, types, records, "texts")
-    await connection.execute(
-        insert_into(connection, notification_contents)
-        .from_select(list(types), select(*rows.c).where(true()))
+    records = [
+        (each.id, each.variant, each.title, each.body, find_words(each.title, each.body)) for each in unique.values()
+    ]
+    await _INSERT_CONTENTS.execute(connection, records)
+
+
+_CONTENT_TYPES: RowTypes = {
+    "notification_id": Uuid(),
+    "variant": String(),
+    "title": Text(),
+    "body": Text(),
+    "search": Text(),
+}
+
+
+def _build_insert_contents(dialect_name: str, rows: FromClause) -> Executable:
+    insertion: Executable = (
+        dialect_insert(dialect_name, notification_contents)
+        .from_select(list(_CONTENT_TYPES), select(*store_words(dialect_name, rows)).where(true()))
         .on_conflict_do_nothing()
     )
+    return insertion
+
+
+_INSERT_CONTENTS = RowsStatement(_CONTENT_TYPES, _build_insert_contents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Integer, String, Table, Text, Uuid, text
 
-from notification_service.db.base import Json, UtcDateTime, metadata
+from notification_service.db.base import Json, UtcDateTime, Words, metadata
 
 notifications = Table(
     "notifications",
@@ -43,6 +43,8 @@ notifications = Table(
     Column("rendered", Integer, nullable=False, server_default="0"),
     Column("updated_at", UtcDateTime),
     Column("recalled_at", UtcDateTime),
+    # The words of title and body; SQLite has them in the FTS5 table `notification_search` too, put there by triggers.
+    Column("search", Words),
     Index("ix_notifications_tenant_created_at", "tenant", "created_at"),
     Index("ix_notifications_sender_id_created_at", "sender_id", "created_at"),
     Index(
@@ -58,6 +60,7 @@ notifications = Table(
         postgresql_where=text("dispatched_at IS NULL"),
         sqlite_where=text("dispatched_at IS NULL"),
     ),
+    Index("ix_notifications_search", "search", postgresql_using="gin").ddl_if(dialect="postgresql"),
 )
 
 notification_contents = Table(
@@ -68,6 +71,7 @@ notification_contents = Table(
     Column("variant", String(80), primary_key=True),
     Column("title", Text),
     Column("body", Text),
+    Column("search", Words),
 )
 
 decision_records = Table(

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, case, cast, delete, or_, select, update
+from sqlalchemy import Text, Uuid, cast, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notification_service.db.rows import make_rows
 from notification_service.identity.personal_data import PersonalData, Subject, as_mapping, leave_out
 from notification_service.notifications.models import (
     decision_records,
@@ -17,6 +18,8 @@ from notification_service.notifications.models import (
     notification_contents,
     notifications,
 )
+from notification_service.notifications.search import as_stored, forget_words
+from notification_service.words import find_words
 
 _WITHOUT_NAME = "Message"
 """The title of a message that had its sender's name for one."""
@@ -52,15 +55,11 @@ async def erase(connection: AsyncConnection, subject: Subject) -> Mapping[str, i
     for table in (notification_contents, decision_records, fanouts):
         await connection.execute(delete(table).where(table.c.notification_id.in_(alone)))
     await connection.execute(delete(notifications).where(columns.id.in_(alone)))
+    await _take_name_out_of_titles(connection, subject.user_id)
     sent = await connection.execute(
-        update(notifications)
-        .where(columns.sender_id == subject.user_id)
-        .values(
-            sender_id=None,
-            sender_name=None,
-            title=case((columns.title == columns.sender_name, _WITHOUT_NAME), else_=columns.title),
-        )
+        update(notifications).where(columns.sender_id == subject.user_id).values(sender_id=None, sender_name=None)
     )
+    await forget_words(connection)
     decided = await connection.execute(delete(decision_users).where(decision_users.c.user_id == subject.user_id))
     return {
         "notifications": len(alone),
@@ -68,6 +67,21 @@ async def erase(connection: AsyncConnection, subject: Subject) -> Mapping[str, i
         "notifications_sent": sent.rowcount,
         "decisions": decided.rowcount,
     }
+
+
+async def _take_name_out_of_titles(connection: AsyncConnection, user_id: UUID) -> None:
+    columns = notifications.c
+    rows = await connection.execute(
+        select(columns.id, columns.body).where(columns.sender_id == user_id, columns.title == columns.sender_name)
+    )
+    records = [(row.id, find_words(_WITHOUT_NAME, row.body)) for row in rows.all()]
+    if records:
+        source = make_rows(connection, {"id": Uuid(), "search": Text()}, records)
+        await connection.execute(
+            update(notifications)
+            .where(columns.id == source.c.id)
+            .values(title=_WITHOUT_NAME, search=as_stored(connection.dialect.name, source.c.search))
+        )
 
 
 async def export(connection: AsyncConnection, user_id: UUID) -> AsyncIterator[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, FromClause, Uuid, bindparam, func, select, true, update
+from sqlalchemy import Executable, FromClause, Text, Uuid, bindparam, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, UtcDateTime
@@ -16,10 +16,16 @@ from notification_service.db.dialects import dialect_insert, insert_into
 from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.notifications.entity import Notification, Sender
 from notification_service.notifications.models import notifications
+from notification_service.notifications.search import store_words
+from notification_service.words import find_words
 from shared_contracts.requests import Channel, Kind, Priority, Recipients
 
 _LATER = ("version", "updated_at", "recalled_at")
-_TYPES: RowTypes = {column.name: column.type for column in notifications.columns if column.name not in _LATER}
+_TYPES: RowTypes = {
+    column.name: Text() if column.name == "search" else column.type
+    for column in notifications.columns
+    if column.name not in _LATER
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ async def insert_accepted(
     rows = make_rows(connection, _TYPES, records)
     statement = (
         insert_into(connection, notifications)
-        .from_select(list(_TYPES), select(*rows.c).where(true()))
+        .from_select(list(_TYPES), select(*store_words(connection.dialect.name, rows)).where(true()))
         .on_conflict_do_nothing(index_elements=[notifications.c.id])
         .returning(notifications.c.id)
     )
@@ -98,14 +104,27 @@ async def upsert_routed(
     return {row.id for row in await _UPSERT_ROUTED.execute(connection, records)}
 
 
+_ROUTED = ("routed_at", "relay_after", "recipients_count", "problems", "title", "body", "rendered", "search")
+
+
 def _build_upsert_routed(dialect_name: str, rows: FromClause) -> Executable:
-    insertion = dialect_insert(dialect_name, notifications).from_select(list(_TYPES), select(*rows.c).where(true()))
+    source = select(*store_words(dialect_name, rows)).where(true())
+    insertion = dialect_insert(dialect_name, notifications).from_select(list(_TYPES), source)
     new = insertion.excluded
     upsert: Executable = insertion.on_conflict_do_update(
         index_elements=[notifications.c.id],
         set_={
             name: new[name]
-            for name in ("routed_at", "relay_after", "recipients_count", "problems", "title", "body", "rendered")
+            for name in (
+                "routed_at",
+                "relay_after",
+                "recipients_count",
+                "problems",
+                "title",
+                "body",
+                "rendered",
+                "search",
+            )
         },
         where=notifications.c.routed_at.is_(None),
     ).returning(notifications.c.id)
@@ -157,6 +176,17 @@ async def measure_outbox(connection: AsyncConnection, *, now: datetime) -> tuple
         )
     ).one()
     return row[0], (now - row[1]).total_seconds() if row[1] else 0.0
+
+
+async def find_tenants(connection: AsyncConnection) -> list[str]:
+    """Tenants that ever sent anything: one step along the index for each."""
+    found: list[str] = []
+    while True:
+        query = select(func.min(notifications.c.tenant)).where(notifications.c.tenant > (found[-1] if found else ""))
+        following = (await connection.execute(query)).scalar_one_or_none()
+        if following is None:
+            return found
+        found.append(following)
 
 
 def to_notification(row: AnyRow) -> Notification:
@@ -219,5 +249,6 @@ def _record(
         "recipients_count": outcome.recipients_count if outcome else None,
         "problems": (outcome.problems or None) if outcome else None,
         "rendered": each.rendered,
+        "search": find_words(each.title, each.body),
     }
     return tuple(values[name] for name in _TYPES)

@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, String, Text, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow
+from notification_service.db.rows import make_rows
 from notification_service.notifications.entity import RENDERED_BODY, RENDERED_TITLE
 from notification_service.notifications.models import notification_contents, notifications
+from notification_service.notifications.search import as_stored, where_text
+from notification_service.words import find_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ async def list_history(
     columns = notifications.c
     query = select(notifications).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
     query = query.where(columns.tenant == wanted.tenant, *_conditions(wanted))
+    if wanted.text is not None:
+        query = where_text(connection, query, text=wanted.text)
     if before is not None:
         moment, last = before
         query = query.where(or_(columns.created_at < moment, (columns.created_at == moment) & (columns.id < last)))
@@ -61,11 +66,6 @@ def _conditions(wanted: HistoryFilter) -> list[ColumnElement[bool]]:
         conditions.append(columns.created_at >= wanted.since)
     if wanted.until is not None:
         conditions.append(columns.created_at < wanted.until)
-    if wanted.text is not None:
-        text = wanted.text
-        conditions.append(
-            or_(columns.title.icontains(text, autoescape=True), columns.body.icontains(text, autoescape=True))
-        )
     if wanted.status is not None:
         conditions.append(_stage_condition(wanted.status))
     if wanted.condition is not None:
@@ -110,16 +110,33 @@ async def change(connection: AsyncConnection, row: AnyRow, changes: dict[str, An
         rendered &= ~RENDERED_TITLE
     if "body" in changes:
         rendered &= ~RENDERED_BODY
-    await connection.execute(
-        update(notifications)
-        .where(notifications.c.id == row.id)
-        .values(**changes, rendered=rendered, version=row.version + 1, updated_at=now)
-    )
-    texts = {name: changes[name] for name in ("title", "body") if name in changes}
+    texts: dict[str, Any] = {name: changes[name] for name in ("title", "body") if name in changes}
+    values: dict[str, Any] = {**changes, "rendered": rendered, "version": row.version + 1, "updated_at": now}
     if texts:
-        await connection.execute(
-            update(notification_contents).where(notification_contents.c.notification_id == row.id).values(**texts)
-        )
+        words = find_words(*(changes.get(name, row._mapping[name]) for name in ("title", "body")))  # noqa: SLF001
+        values["search"] = as_stored(connection.dialect.name, literal(words, Text()))
+    await connection.execute(update(notifications).where(notifications.c.id == row.id).values(**values))
+    if texts:
+        await _change_variants(connection, row.id, texts)
+
+
+async def _change_variants(connection: AsyncConnection, notification_id: UUID, texts: dict[str, Any]) -> None:
+    columns = notification_contents.c
+    rows = await connection.execute(
+        select(columns.variant, columns.title, columns.body).where(columns.notification_id == notification_id)
+    )
+    records = [
+        (row.variant, find_words(texts.get("title", row.title), texts.get("body", row.body))) for row in rows.all()
+    ]
+    if not records:
+        return
+    source = make_rows(connection, {"variant": String(), "search": Text()}, records)
+    words = as_stored(connection.dialect.name, source.c.search)
+    await connection.execute(
+        update(notification_contents)
+        .where(columns.notification_id == notification_id, columns.variant == source.c.variant)
+        .values(**texts, search=words)
+    )
 
 
 async def has_variants(connection: AsyncConnection, notification_id: UUID) -> bool:
