@@ -17,6 +17,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some moment; never goes back."""
 
+    def cpu_time(self) -> float:
+        """Seconds this thread has worked: waiting for a busy machine is not among them."""
+
     async def sleep(self, duration: timedelta) -> None:
         """Let others run for this long."""
 
@@ -31,6 +34,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since some moment; never goes back."""
         return time.monotonic()
+
+    def cpu_time(self) -> float:
+        """Seconds this thread has worked: waiting for a busy machine is not among them."""
+        return time.thread_time()
 
     async def sleep(self, duration: timedelta) -> None:
         """Let others run for this long."""

@@ -52,7 +52,7 @@ class Renderer:
 
     templates: TemplateSet
     settings: Settings
-    monotonic: Callable[[], float]
+    cpu_time: Callable[[], float]
     on_fallback: Callable[[], None] = lambda: None
 
 
@@ -95,7 +95,7 @@ def make_contents(
             renderer.on_fallback()
         own = {**context, "user": describe_user(group[0].person)} if user_id is not None else context
         try:
-            text = template.render(own, locale=wanted, timezone=timezone or "UTC", monotonic=renderer.monotonic)
+            text = template.render(own, locale=wanted, timezone=timezone or "UTC", cpu_time=renderer.cpu_time)
         except VariableMissing as error:
             contents.problems.append(RenderProblem(tuple(user_ids), Reason.MISSING_VARIABLE, str(error)))
             continue
@@ -129,7 +129,7 @@ def make_broadcast_content(
     template = renderer.templates.find(type_, Channel.IN_APP, wanted)
     context: Mapping[str, Any] = make_context(notification.data, type_, notification.tenant, renderer.settings)
     try:
-        text = template.render(context, locale=wanted, timezone="UTC", monotonic=renderer.monotonic)
+        text = template.render(context, locale=wanted, timezone="UTC", cpu_time=renderer.cpu_time)
     except VariableMissing as error:
         return RenderProblem((), Reason.MISSING_VARIABLE, str(error))
     except (RenderFailed, TemplateRefused) as error:

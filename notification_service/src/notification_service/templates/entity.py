@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from notification_service.event_types.entity import EventType
 from notification_service.templates.built_in import find_built_in, generate
+from notification_service.templates.filters import babel_locale
 from notification_service.templates.locales import language_of, lookup_chain
 from notification_service.templates.sandbox import Compiled
 from shared_contracts.requests import Channel
@@ -63,7 +64,7 @@ class Template:
         return any(part.uses_timezone for part in self._parts if part is not None)
 
     def render(
-        self, context: Mapping[str, Any], *, locale: str, timezone: str, monotonic: Callable[[], float]
+        self, context: Mapping[str, Any], *, locale: str, timezone: str, cpu_time: Callable[[], float]
     ) -> Rendered:
         """The texts for one reader. Numbers and dates follow the reader's own region where the language is the same.
 
@@ -73,9 +74,11 @@ class Template:
             TemplateRefused: It was stored by a version with other rules.
         """
         shown = locale if language_of(locale) == language_of(self.locale) else self.locale
+        # Before the rendering's time begins: the first use of a language reads its file.
+        babel_locale(shown)
         whole = {**context, "_locale": shown, "_timezone": timezone}
         title, body, html = (
-            part.render(whole, monotonic=monotonic) if part is not None else None for part in self._parts
+            part.render(whole, cpu_time=cpu_time) if part is not None else None for part in self._parts
         )
         if title is not None:
             # One line, as in a request.

@@ -29,10 +29,16 @@ def babel_locale(tag: str) -> Locale:
     parts = tag.replace("_", "-").split("-")
     while parts:
         try:
-            return Locale.parse("_".join(parts))
+            return _load(Locale.parse("_".join(parts)))
         except (UnknownLocaleError, ValueError):
             parts.pop()
-    return Locale.parse(FALLBACK_LOCALE)
+    return _load(Locale.parse(FALLBACK_LOCALE))
+
+
+def _load(locale: Locale) -> Locale:
+    # Babel reads a locale's file, which takes up to a tenth of a second, when its data are first wanted.
+    assert locale.number_symbols
+    return locale
 
 
 def _locale(context: Context) -> Locale:

@@ -37,7 +37,7 @@ def apply_layout(
     locale: str,
     tenant: Mapping[str, Any],
     unsubscribe_url: str | None,
-    monotonic: Callable[[], float],
+    cpu_time: Callable[[], float],
 ) -> str:
     """A whole HTML document.
 
@@ -49,4 +49,4 @@ def apply_layout(
         RenderFailed: The layout cannot be rendered.
     """
     data = {"content": mark_safe(html), "title": title or "", "locale": locale, "unsubscribe_url": unsubscribe_url}
-    return _compile(layout or DEFAULT_LAYOUT).render({"data": data, "tenant": tenant}, monotonic=monotonic)
+    return _compile(layout or DEFAULT_LAYOUT).render({"data": data, "tenant": tenant}, cpu_time=cpu_time)

@@ -71,15 +71,15 @@ class VariableMissing(RenderFailed):
 class _Budget:
     """What one rendering may still use."""
 
-    __slots__ = ("_deadline", "_monotonic", "_turns")
+    __slots__ = ("_cpu_time", "_deadline", "_turns")
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._deadline = monotonic() + MAX_SECONDS
+    def __init__(self, cpu_time: Callable[[], float]) -> None:
+        self._cpu_time = cpu_time
+        self._deadline = cpu_time() + MAX_SECONDS
         self._turns = MAX_TURNS
 
     def check_time(self) -> None:
-        if self._monotonic() > self._deadline:
+        if self._cpu_time() > self._deadline:
             raise RenderFailed(f"rendering takes longer than {MAX_SECONDS:g} s")
 
     def turns_of(self, values: Any) -> Iterator[Any]:
@@ -154,12 +154,12 @@ class Compiled:
         self._constant = source if "{" not in source else None
         self._template = environment.from_string(tree) if self._constant is None else None
 
-    def render(self, context: Mapping[str, Any], *, monotonic: Callable[[], float]) -> str:
+    def render(self, context: Mapping[str, Any], *, cpu_time: Callable[[], float]) -> str:
         """The text.
 
         Args:
             context: `data`, `user`, `tenant`, `event_type`, and `_locale` and `_timezone` for the filters.
-            monotonic: A clock in seconds.
+            cpu_time: A clock in seconds.
 
         Raises:
             VariableMissing: Something it names is not there.
@@ -167,7 +167,7 @@ class Compiled:
         """
         if self._template is None:
             return self._constant or ""
-        budget = _Budget(monotonic)
+        budget = _Budget(cpu_time)
         pieces: list[str] = []
         length = 0
         try:

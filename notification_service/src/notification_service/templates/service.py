@@ -167,7 +167,7 @@ class Templates:
         context = {**make_context(data, type_, tenant, catalog.settings), "user": describe_user(person)}
         timezone = person.timezone if person else "UTC"
         try:
-            return template.render(context, locale=locale, timezone=timezone, monotonic=self._clock.monotonic)
+            return template.render(context, locale=locale, timezone=timezone, cpu_time=self._clock.cpu_time)
         except VariableMissing as error:
             raise MissingVariable([FieldError(field="data", message=str(error))]) from None
         except (RenderFailed, TemplateRefused) as error:
@@ -218,8 +218,8 @@ class Templates:
         if template.locale != wanted:
             metrics.template_fallbacks.labels(str(channel)).inc()
         context = {**make_context(data, type_, tenant, catalog.settings), "user": describe_user(person)}
-        monotonic = self._clock.monotonic
-        rendered = template.render(context, locale=wanted, timezone=timezone or person.timezone, monotonic=monotonic)
+        cpu_time = self._clock.cpu_time
+        rendered = template.render(context, locale=wanted, timezone=timezone or person.timezone, cpu_time=cpu_time)
         html = rendered.html
         if html is not None:
             html = apply_layout(
@@ -229,7 +229,7 @@ class Templates:
                 locale=rendered.locale,
                 tenant=describe_tenant(tenant, catalog.settings),
                 unsubscribe_url=unsubscribe_url,
-                monotonic=monotonic,
+                cpu_time=cpu_time,
             )
         return Rendered(
             title if title is not None else rendered.title,
