@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from harness.broker import Backend
 from harness.people import Person, Rest
 from harness.sockets import connected
 from harness.stack import Stack
+from harness.waiting import eventually
 
 
 async def make_type(rest: Rest, admin: Person, **fields: Any) -> str:
@@ -142,3 +144,89 @@ async def test_a_digest_whose_closer_dies_is_told_once(stack: Stack, rest: Rest,
         summary = await socket.next("notification", within_s=40)
         assert (summary["event_type"], summary["data"]["count"]) == ("digest.summary", 200)
         await socket.expect_nothing(for_s=3)
+
+
+@pytest.mark.req("X-4")
+async def test_who_is_in_a_group_is_asked_when_it_is_sent(stack: Stack, rest: Rest) -> None:
+    admin, shop = await rest.log_in("admin"), await rest.shop_token()
+    ada, ben = await rest.make_people(2)
+    group = await rest.make_group([ada])
+    code = await make_type(rest, admin)
+    urls = stack.system.notify_urls
+
+    async def change(**who: list[str]) -> None:
+        path = f"/api/v1/groups/{group}/members/batch"
+        answer = await rest.auth("POST", path, token=admin.access, json=who)
+        assert answer.status_code == 200, answer.text
+
+    async def send_to_group() -> str:
+        return await send(rest, shop, code, recipients={"groups": [group]})
+
+    async with connected(urls[0], ada.access) as first, connected(urls[1], ben.access) as second:
+        # Added, and written to without a pause: received.
+        await change(add=[ben.id])
+        both = await send_to_group()
+        for socket in (first, second):
+            frame = await socket.next("notification")
+            assert (frame["id"], frame["group_id"]) == (both, group)
+        # Removed, and written to: not received, not in the inbox either.
+        await change(remove=[ben.id])
+        alone = await send_to_group()
+        assert (await first.next("notification"))["id"] == alone
+        marker = await send(rest, shop, code, ben)
+        assert (await second.next("notification"))["id"] == marker
+    inbox = await rest.notify("GET", "/api/v1/inbox", token=ben.access)
+    assert [item["id"] for item in inbox.json()["items"]] == [marker, both]
+
+
+@pytest.mark.req("I11")
+async def test_a_full_queue_drops_its_oldest_and_nobody_misses_them(stack: Stack, rest: Rest, backend: Backend) -> None:
+    (ada,) = await rest.make_people(1)
+    url, queue = stack.system.notify_urls[0], f"user.{ada.id}"
+    async with connected(url, ada.access, device_id="phone") as device:
+        await device.synced()
+    # Stronger than the policy for all users' queues, and for this one alone.
+    policy = ("set_policy", "--priority", "50", "--apply-to", "queues", f"small-{ada.id}", f"^{queue}$")
+    await asyncio.to_thread(stack.node.ctl, *policy, '{"max-length":10,"overflow":"drop-head"}')
+    try:
+        sent = [await backend.send_to(ada.id, f"n{number}") for number in range(30)]
+        await eventually(
+            lambda: rest.notify("GET", "/api/v1/inbox", token=ada.access),
+            is_good=lambda answer: len(answer.json()["items"]) == 30,
+        )
+        await eventually(lambda: backend.depth(queue), is_good=lambda depth: depth == 10)
+        async with connected(url, ada.access, device_id="phone") as device:
+            frames = await device.take(30)
+            assert [frame["id"] for frame in frames] == sent
+            assert [frame["seq"] for frame in frames] == list(range(1, 31))
+            await device.synced()
+            assert len(device.notifications) == 30
+    finally:
+        await asyncio.to_thread(stack.node.ctl, "clear_policy", f"small-{ada.id}")
+
+
+@pytest.mark.req("X-7")
+async def test_an_open_socket_is_no_acknowledgement(stack: Stack, rest: Rest) -> None:
+    admin, shop = await rest.log_in("admin"), await rest.shop_token()
+    # One whose page is open but takes nothing in, one with a phone in the hand, one who is away.
+    hidden, awake, away = await rest.make_people(3)
+    steps = [{"after_seconds": 2, "channels": ["email"]}]
+    code = await make_type(rest, admin, channels=["in_app"], escalation={"steps": steps})
+    urls = stack.system.notify_urls
+    async with connected(urls[0], hidden.access, acks=False) as tab, connected(urls[1], awake.access) as phone:
+        sent = await send(rest, shop, code, hidden, awake, away)
+        await tab.next("notification")
+        await phone.next("notification")
+
+        async def ask(person: Person) -> list[dict[str, Any]]:
+            path = f"/api/v1/notifications/{sent}/trace?user_id={person.id}"
+            answer = await rest.notify("GET", path, token=shop)
+            found: list[dict[str, Any]] = answer.json()["channels"]
+            return [each for each in found if each["channel"] == "email"]
+
+        expected = ((hidden, "channel_not_configured"), (away, "channel_not_configured"), (awake, "already_read"))
+        for person, reason in expected:
+            (step,) = await eventually(partial(ask, person), is_good=bool, within_s=30)
+            assert step["rules"][0]["rule"] == "escalation.step"
+            assert step["rules"][0]["value"]["after_seconds"] == 2
+            assert step["reason"] == reason

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ def find(stack: Stack, *needles: str) -> dict[str, list[str]]:
     return {table: found for table, found in held.items() if found}
 
 
-@pytest.mark.req("A20", "I14")
-async def test_nothing_of_an_erased_person_is_left_but_the_trail(stack: Stack, rest: Rest, backend: Backend) -> None:
+@pytest.mark.req("A20", "I14", "X-15")
+async def test_nothing_of_an_erased_person_is_left_but_the_trail(  # noqa: PLR0915 - a whole life
+    stack: Stack, rest: Rest, backend: Backend
+) -> None:
     person, other = await register(rest), await register(rest)
     secret_word = f"word{uuid.uuid4().hex}"
     device = await connect(stack.system.notify_urls[0], person.access, device_id=f"phone-{secret_word}")
@@ -96,7 +99,19 @@ async def test_nothing_of_an_erased_person_is_left_but_the_trail(stack: Stack, r
     await device.next("sent")
     broken = {"title": f"broken {secret_word}", "recipients": {"users": [person.id]}, "event_type": "no.such.type"}
     await backend.publish(broken, key="event")
-    await rest.notify("PATCH", "/api/v1/preferences", token=person.access, json={"locale": "de"})
+    changes = {"locale": "de", "digest": {"email": "daily"}}
+    await rest.notify("PATCH", "/api/v1/preferences", token=person.access, json=changes)
+    # In a digest, and in the outbox until its time comes.
+    digested = {"title": f"later {secret_word}", "recipients": {"users": [person.id]}, "channels": ["email"]}
+    await backend.publish(digested)
+    at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await backend.publish({**digested, "title": f"outbox {secret_word}", "deliver_at": at})
+
+    async def waiting() -> list[int]:
+        found = await rest.notify("GET", "/api/v1/digests/pending", token=person.access)
+        return [each["count"] for each in found.json()["items"]]
+
+    await eventually(waiting, is_good=lambda counts: counts == [1])
 
     async def letters() -> str:
         return str(await asyncio.to_thread(lambda: dump(stack)["notify.dead_letters"]))
@@ -109,6 +124,7 @@ async def test_nothing_of_an_erased_person_is_left_but_the_trail(stack: Stack, r
     titles = {item["title"] for item in held["notifications"]["inbox"]}
     assert titles == {f"private {secret_word}", "for both"}
     assert [item["body"] for item in held["notifications"]["sent_notifications"]] == ["from Ada"]
+    assert [item["channel"] for item in held["notifications"]["digests"]] == ["email"]
     assert other.username not in exported.text
     await device.close()
 
@@ -145,6 +161,19 @@ async def test_nothing_of_an_erased_person_is_left_but_the_trail(stack: Stack, r
     inbox = await rest.notify("GET", "/api/v1/inbox", token=other.access)
     assert {item["title"] for item in inbox.json()["items"]} >= {"for both", "Message"}
     assert person.username not in inbox.text
+    # Whoever writes to the address later is told that there is nobody, and nothing is kept for them.
+    late = await backend.send_to(person.id, f"too late {secret_word}")
+
+    async def outcome() -> Any:
+        answer = await rest.notify("GET", f"/api/v1/notifications/status/{late}", token=admin.access)
+        return answer.json() if answer.status_code == 200 else {}
+
+    status = await eventually(outcome, is_good=lambda found: found.get("recipients_count") is not None)
+    assert (status["recipients_count"], status["problems"]) == (
+        0,
+        [{"recipient": person.id, "reason": "unknown_recipient"}],
+    )
+    assert status["deliveries"]["items"] == []
 
 
 async def test_an_export_without_the_other_service_is_refused(stack: Stack, rest: Rest) -> None:

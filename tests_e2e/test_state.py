@@ -114,6 +114,7 @@ async def test_rest_changes_reach_the_sockets(stack: Stack, rest: Rest, backend:
     assert (await rest.notify("GET", "/api/v1/inbox", token=person.access)).json()["items"] == []
 
 
+@pytest.mark.req("C04")
 async def test_foreign_and_unknown_items_do_not_exist(stack: Stack, rest: Rest, backend: Backend) -> None:
     owner, other = await rest.make_people(2)
     async with (

@@ -124,7 +124,7 @@ class Settings(BaseSettings):
 
     intake_batch_size: int = Field(500, ge=1, le=5000, description="Messages stored in one transaction at most.")
     fanout_at: int = Field(
-        5_000, ge=1, description="Recipients of groups and roles beyond which an audience is served in pieces."
+        1_000, ge=1, description="Recipients of groups and roles beyond which an audience is served in pieces."
     )
     relay_interval: Duration = Field(timedelta(seconds=1), description="Between sweeps for what a crash left behind.")
     relay_hold: Duration = Field(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,15 +15,20 @@ from service import make_settings
 from sqlalchemy import event, func, insert, select
 
 from notification_service.channels.models import deliveries
+from notification_service.channels.ports import Pending, Verdict
+from notification_service.channels.ports import Recipient as ChannelRecipient
 from notification_service.entrypoints.deciding import Addressed
+from notification_service.entrypoints.engine_port import PreferenceGate
 from notification_service.entrypoints.parts import Parts
 from notification_service.event_types.catalog import raise_version
 from notification_service.event_types.models import event_types
 from notification_service.identity.mirror import upsert_users
 from notification_service.identity.repository import find_people, read_audience
-from notification_service.mailbox.models import items
+from notification_service.intake.check import CheckedRequest
+from notification_service.intake.receive import Arrival
+from notification_service.mailbox.models import broadcasts, items
 from notification_service.notifications.entity import EventTypeDefaults, Notification, Sender, make_notification
-from notification_service.notifications.fanouts import begin_fanouts
+from notification_service.notifications.fanouts import advance, begin_fanouts, claim_next
 from notification_service.notifications.models import fanouts, notification_contents, notifications
 from notification_service.notifications.repository import Routed, upsert_routed
 from notification_service.preferences.repository import write_document
@@ -38,7 +43,9 @@ LOCALES = ("en", "de", "pt-BR")
 
 @pytest.fixture
 async def parts(migrated_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Parts]:
-    made = Parts(make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path), process="worker")
+    made = Parts(
+        make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path, database_timeout=20), process="worker"
+    )
     yield made
     await made.close()
 
@@ -131,6 +138,7 @@ async def test_a_thousand_recipients_cost_as_many_statements_as_ten(parts: Parts
         assert off.scalar_one() == sum(number % 20 == 10 for number in range(1_020))
 
 
+@pytest.mark.req("X-18")
 async def test_a_large_audience_is_served_in_pieces_and_senders_take_turns(parts: Parts) -> None:
     ids = await fill(parts, 1_200)
     everybody = Recipients(roles=("user",))
@@ -167,3 +175,65 @@ async def test_a_large_audience_is_served_in_pieces_and_senders_take_turns(parts
         assert (await connection.execute(select(fanouts))).all() == []
         left = select(func.count()).select_from(notifications).where(notifications.c.dispatched_at.is_(None))
         assert (await connection.execute(left)).scalar_one() == 0
+
+
+@pytest.mark.req("X-18")
+async def test_tenants_take_turns_however_many_senders_one_has(parts: Parts) -> None:
+    many = [replace(make(recipients=Recipients(roles=("user",))), sender=Sender(None, f"s{n}")) for n in range(5)]
+    few = replace(make(recipients=Recipients(roles=("user",))), tenant="other", sender=Sender(None, "s0"))
+    served = []
+    async with parts.database.write() as connection:
+        await begin_fanouts(connection, [*many, few], NOW)
+        for number in range(1, 9):
+            job = await claim_next(connection)
+            assert job is not None
+            served.append(job.notification_id)
+            await advance(connection, job.notification_id, after=uuid4(), now=NOW + timedelta(seconds=number))
+    assert served.count(few.id) == 4
+    assert set(served[::2]) == {few.id} or set(served[1::2]) == {few.id}
+    # Within a tenant every sender has a turn before one has a second.
+    assert len({each for each in served if each != few.id}) == 4
+
+
+@pytest.mark.req("X-4")
+async def test_a_broadcast_is_one_row_however_many_it_is_for(parts: Parts) -> None:
+    await fill(parts, 1_500)
+    notification_id = uuid4()
+    request = NotificationRequest(title="All", recipients=Recipients(all=True))
+    arrival = Arrival(CheckedRequest(notification_id, request, Kind.BROADCAST, Sender(None, "shop")), None)  # type: ignore[arg-type]
+    with counted(parts) as said:
+        publishing = await parts.pipeline.handle([arrival], [])
+    publishing.close()  # type: ignore[attr-defined]  # a coroutine, not begun: nothing is to be published here
+    assert len(said) <= 20
+    async with parts.database.read() as connection:
+        for table, rows in ((notifications, 1), (broadcasts, 1), (items, 0), (notification_contents, 0), (fanouts, 0)):
+            assert (await connection.execute(select(func.count()).select_from(table))).scalar_one() == rows, table
+        stored = (await connection.execute(select(notifications.c.recipients_count))).scalar_one()
+    assert stored == 1_500
+
+
+async def test_preferences_are_asked_once_for_all_that_is_about_to_be_sent(parts: Parts) -> None:
+    ids = await fill(parts, 60)
+    notification = make(recipients=Recipients(users=tuple(str(each) for each in ids)))
+    async with parts.database.read() as connection:
+        people = await find_people(connection, ids)
+    pending = [
+        Pending(
+            uuid4(),
+            notification,
+            ChannelRecipient(each, people[each].username, None, None, people[each].locale, people[each].timezone),
+            "email",
+            1,
+        )
+        for each in ids
+    ]
+    said_for: list[int] = []
+    verdicts: Sequence[Verdict] = ()
+    for wanted in (pending[:1], pending[:2], pending):
+        async with parts.database.write() as connection:
+            with counted(parts) as said:
+                gate = PreferenceGate(parts.catalog, parts.deciding)
+                verdicts = await gate.check(connection, wanted, NOW)
+        said_for.append(len(said))
+    assert said_for[1] == said_for[2] <= 3
+    assert [each.reason for each in verdicts] == ["category_off" if number % 20 == 10 else None for number in range(60)]

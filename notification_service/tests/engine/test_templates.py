@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from house import House
+from prometheus_client import REGISTRY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -184,8 +185,11 @@ async def test_a_type_is_not_published_while_its_default_locale_lacks_a_template
     await house.ask("PATCH", "/event-types/order.shipped", house.admin, {"is_active": True})
     # Another locale than the default one may go: its readers fall back.
     await house.ask("DELETE", f"{PATH}/in_app/de", house.admin, status=204)
+    before = REGISTRY.get_sample_value("template_fallbacks_total", {"channel": "in_app"}) or 0
     await house.send(ada)
     assert (await house.inbox(ada))[0]["title"] == "Hello"
+    # Counted, so that a missing translation is noticed; others in this process may have fallen back, too.
+    assert (REGISTRY.get_sample_value("template_fallbacks_total", {"channel": "in_app"}) or 0) >= before + 1
 
 
 @pytest.mark.req("C06")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from service import make_settings
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from typing_extensions import override
 
 from notification_service.channels.models import deliveries
@@ -27,11 +28,15 @@ from notification_service.entrypoints.parts import Parts
 from notification_service.event_types.catalog import raise_version
 from notification_service.event_types.models import event_types
 from notification_service.identity.mirror import upsert_users
+from notification_service.identity.models import groups, memberships, users
 from notification_service.intake.check import CheckedRequest
+from notification_service.intake.models import idempotency_keys
 from notification_service.intake.receive import Arrival
 from notification_service.mailbox.models import items, streams
 from notification_service.notifications.entity import Sender
-from notification_service.notifications.models import notifications
+from notification_service.notifications.frames import encode_content, encode_new_item
+from notification_service.notifications.kept import KeptItem
+from notification_service.notifications.models import decision_records, notifications
 from shared_contracts.identity_events import UserSnapshot
 from shared_contracts.requests import Kind, NotificationRequest, Recipients
 
@@ -54,7 +59,7 @@ class Site:
         self.parts, self.clock = parts, clock
         self.database: Database = parts[0].database
 
-    async def add_user(self, timezone: str = "UTC", **preferences: Any) -> UUID:
+    async def add_user(self, timezone: str = "UTC", *, roles: tuple[str, ...] = (), **preferences: Any) -> UUID:
         user_id = uuid4()
         snapshot = UserSnapshot(
             id=user_id,
@@ -63,6 +68,7 @@ class Site:
             created_at=self.clock.at,
             timezone=timezone,
             email="a@example.org",
+            roles=roles,
         )
         async with self.database.write() as connection:
             await upsert_users(connection, [snapshot])
@@ -84,6 +90,20 @@ class Site:
         rest = await self.parts[0].pipeline.handle([self._arrival(each, user_ids, fields) for each in ids], [])
         await rest
         return ids
+
+    async def keep(self, *user_ids: UUID, **fields: Any) -> list[KeptItem]:
+        """Store one notification to them, and answer what would be published."""
+        kept: list[KeptItem] = []
+        dispatch = self.parts[0].dispatcher.dispatch
+
+        async def note(items: Any, broadcasts: Any = ()) -> Any:
+            kept.extend(items)
+            return await dispatch(items, broadcasts)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.parts[0].dispatcher, "dispatch", note)
+            await self.send(*user_ids, **fields)
+        return kept
 
     def _arrival(self, notification_id: UUID, user_ids: tuple[UUID, ...], fields: dict[str, Any]) -> Arrival:
         recipients = Recipients(users=tuple(str(each) for each in user_ids))
@@ -133,7 +153,8 @@ class Site:
 @pytest.fixture
 async def site(migrated_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     clock = WallClock(datetime(2026, 3, 2, 12, tzinfo=UTC))
-    settings = make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path)
+    # 20 s: the machine that runs tests may be busy.
+    settings = make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path, database_timeout=20)
     parts = [Parts(settings, process="scheduler") for _ in range(2)]
     for each in parts:
         each.clock = clock
@@ -332,6 +353,62 @@ async def test_an_acknowledgement_or_a_read_stops_it(site: Site, answer: str) ->
     assert await escalated(site) == [("email", "suppressed", "already_read")]
 
 
+@pytest.mark.req("X-7")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [("role", "unknown_recipient"), ("group", "unknown_recipient"), ("account", "recipient_inactive")],
+)
+async def test_an_escalation_asks_again_who_may_have_it(site: Site, change: str, reason: str) -> None:
+    ada = await site.add_user(roles=("staff",))
+    group = uuid4()
+    async with site.database.write() as connection:
+        await connection.execute(insert(groups).values(id=group, slug="g", name="G", tenant="default"))
+        await connection.execute(insert(memberships).values(group_id=group, user_id=ada))
+    await site.add_type(channels=["in_app"], escalation=PLAN)
+    for wanted in (Recipients(roles=("staff",)), Recipients(groups=(group,))):
+        await site.send(recipients=wanted)
+    async with site.database.write() as connection:
+        if change == "role":
+            await connection.execute(update(users).where(users.c.id == ada).values(roles=[]))
+        elif change == "account":
+            await connection.execute(update(users).where(users.c.id == ada).values(is_active=False))
+        else:
+            await connection.execute(delete(memberships))
+    await site.go_to(site.clock.at + timedelta(minutes=10))
+    found = await escalated(site)
+    stopped = [each for each in found if each[2] == reason]
+    assert stopped == [("email", "suppressed", reason)] * (2 if change == "account" else 1)
+    # The other one was still meant, and was tried as far as the plan goes.
+    assert len(found) == (2 if change == "account" else 3)
+
+
+@pytest.mark.req("X-10")
+async def test_devices_are_told_whom_an_item_shall_not_disturb(site: Site) -> None:
+    quiet = {"enabled": True, "start": "11:00", "end": "13:00"}
+    ada = await site.add_user(quiet_hours=quiet)
+    ben = await site.add_user(devices={"kitchen": {"muted": True}, "phone": {"muted": False}})
+    eve = await site.add_user()
+    await site.add_type()
+    frames: dict[UUID, dict[str, Any]] = {}
+    for priority in ("normal", "critical"):
+        kept = await site.keep(ada, ben, eve, priority=priority)
+        frames = {
+            each.user_id: orjson.loads(
+                encode_new_item(
+                    encode_content(each.notification),
+                    seq=each.seq,
+                    counts=each.counts,
+                    is_silent=each.is_silent,
+                    muted_devices=each.muted_devices,
+                )
+            )
+            for each in kept
+        }
+        told = [(frames[each].get("silent"), frames[each].get("muted_devices")) for each in (ada, ben, eve)]
+        expected = [(True, None), (None, ["kitchen"]), (None, None)]
+        assert told == (expected if priority == "normal" else [(None, None)] * 3)
+
+
 async def test_a_snoozed_item_comes_back_as_new(site: Site) -> None:
     ada = await site.add_user()
     await site.add_type()
@@ -369,6 +446,31 @@ async def test_what_is_older_than_is_kept_goes_and_positions_before_it_are_refus
     assert (stream.floor_seq, stream.top_seq, stream.unread, stream.total) == (3, 5, 2, 2)
     synced = await site.parts[0].inbox.sync(ada, "default", "phone", None)
     assert len(synced.frames) == 2
+
+
+async def test_nothing_is_left_of_what_nobody_has_any_more(site: Site) -> None:
+    ada = await site.add_user(digest={"email": "daily"}, locale="de")
+    await site.add_type(channels=["in_app", "email"])
+    old = await site.send(ada, count=4, title="old")
+    (pinned,) = await site.send(ada, title="pinned")
+    await site.parts[0].inbox.change(ada, "default", "pin", [pinned])  # type: ignore[arg-type]  # a StrEnum's value
+    async with site.database.write() as connection:
+        await connection.execute(update(notifications).values(dispatched_at=site.clock.at))
+        values = {"caller_id": ada, "key": "k", "request_hash": "", "notification_id": old[0]}
+        await connection.execute(insert(idempotency_keys).values(**values, created_at=site.clock.at))
+    await site.go_to(site.clock.at + timedelta(days=29))
+    (fresh,) = await site.send(ada, title="fresh")
+    await site.go_to(site.clock.at + timedelta(days=3))
+    async with site.database.read() as connection:
+        left = await connection.execute(select(notifications.c.id).where(notifications.c.title.is_not(None)))
+        assert set(left.scalars()) == {pinned, fresh}
+        for table in (decision_records, deliveries):
+            kept = set((await connection.execute(select(table.c.notification_id))).scalars())
+            assert kept.isdisjoint(old), table
+            assert fresh in kept, table
+        assert (await connection.execute(select(idempotency_keys))).all() == []
+        assert len((await connection.execute(select(digests))).all()) == 1
+    assert (await site.parts[0].inbox.get_item(ada, "default", pinned))["title"] == "pinned"
 
 
 async def test_an_empty_digest_of_nobody_is_closed_in_silence(site: Site) -> None:

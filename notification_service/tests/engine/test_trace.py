@@ -8,7 +8,11 @@ from uuid import uuid4
 
 import pytest
 from house import House
+from sqlalchemy import insert, update
 from waiting import until
+
+from notification_service.contacts.models import contacts
+from notification_service.identity.models import users
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.req("X-9")]
 
@@ -101,6 +105,45 @@ async def test_no_address_and_a_channel_that_is_off(house: House) -> None:
     await house.make_type(channels=["in_app", "telegram"])
     trace = await house.trace(await house.send(ada), ada)
     assert of(trace, "telegram")["reason"] in ("no_address", "channel_not_configured")
+
+
+async def test_an_address_that_is_dead(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=["in_app", "webhook"])
+    await house.send(ada)
+    parts, now = house.service.parts["api"], datetime.now(UTC)
+    async with parts.database.write() as connection:
+        await connection.execute(
+            insert(contacts).values(
+                user_id=ada.id,
+                id=uuid4(),
+                tenant=house.tenant,
+                channel="webhook",
+                address=parts.channels.box.seal("https://hooks.example/1"),
+                address_hash="0" * 64,
+                hint="hooks.example",
+                label="",
+                verified_at=now,
+                disabled_at=now,
+                created_at=now,
+            )
+        )
+    trace = await house.trace(await house.send(ada), ada)
+    assert (of(trace, "webhook")["outcome"], of(trace, "webhook")["reason"]) == ("suppressed", "address_disabled")
+
+
+async def test_a_role_that_was_lost(house: House) -> None:
+    ada, boss = house.person("staff"), house.person("staff")
+    await house.make_type()
+    await house.send(ada, boss)
+    # The mirror as it is once the change has arrived.
+    async with house.service.parts["api"].database.write() as connection:
+        await connection.execute(update(users).where(users.c.id == ada.id).values(roles=["user"]))
+    sent = await house.send(recipients={"roles": ["staff"]})
+    assert (await house.trace(sent, boss))["reason"] is None
+    lost = await house.trace(sent, ada)
+    assert (lost["outcome"], lost["reason"], lost["channels"]) == ("not_sent", "unknown_recipient", [])
+    assert len(await house.inbox(ada)) == 1
 
 
 async def test_one_that_expired_and_one_that_was_recalled(house: House) -> None:

@@ -100,6 +100,12 @@ def test_spliced_frames_are_what_the_contract_says() -> None:
     frame = NotificationFrame.model_validate_json(b'{"type":"notification","position":"p",' + body[1:])
     assert (frame.seq, frame.counts.unread if frame.counts else None, frame.data) == (5, 2, {"a": [1, "ü"]})
     assert frame.sender == {"id": str(UUID(int=3)), "name": "ada"}
+    assert (frame.silent, frame.muted_devices) == (False, None)
+    quiet = encode_new_item(content, seq=5, counts=Counts(2, 1, 9), is_silent=True)
+    muted = encode_new_item(content, seq=5, counts=Counts(2, 1, 9), muted_devices=("a", "b"))
+    for body, expected in ((quiet, (True, None)), (muted, (False, ["a", "b"]))):
+        frame = NotificationFrame.model_validate_json(b'{"type":"notification","position":"p",' + body[1:])
+        assert (frame.silent, frame.muted_devices, frame.seq) == (*expected, 5)
     shared = NotificationFrame.model_validate_json(
         b'{"type":"notification","position":"p",' + encode_new_broadcast(content)[1:]
     )

@@ -78,7 +78,10 @@ def test_quiet_hours_hold_all_but_in_app_and_the_critical() -> None:
     held = decide(user=QUIET)
     assert (held.outcome, held.reason, held.key) == (Outcome.HOLD, "quiet_hours", "quiet_hours")
     assert held.due_at == datetime(2026, 1, 5, 14, tzinfo=UTC)
-    assert decide(Channel.IN_APP, user=QUIET).outcome is Outcome.SEND
+    shown = decide(Channel.IN_APP, user=QUIET)
+    assert (shown.outcome, shown.is_silent, shown.rules[-1].rule) == (Outcome.SEND, True, "quiet_hours")
+    assert not decide(Channel.IN_APP, priority=Priority.CRITICAL, user=QUIET).is_silent
+    assert not decide(Channel.IN_APP, timezone="Asia/Tokyo", user=QUIET).is_silent
     assert decide(priority=Priority.CRITICAL, user=QUIET).outcome is Outcome.SEND
     assert decide(timezone="Asia/Tokyo", user=QUIET).outcome is Outcome.SEND
     assert decide(user={**QUIET, "timezone": "Asia/Tokyo"}).outcome is Outcome.SEND

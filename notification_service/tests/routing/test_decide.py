@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from notification_service.event_types.entity import PLAIN_MESSAGE, EventType, Settings
 from notification_service.identity.directory import Person
 from notification_service.notifications.entity import EventTypeDefaults, Notification, Sender, make_notification
@@ -11,7 +13,7 @@ from notification_service.preferences.evaluate import Layer, Outcome
 from notification_service.routing.content import Renderer, RenderProblem, make_broadcast_content, make_contents
 from notification_service.routing.decide import Decided, Recipient, choose_channels, decide, decide_step
 from notification_service.templates.entity import Source, Template, TemplateSet
-from shared_contracts.requests import Channel, Kind, NotificationRequest, Priority, Recipients
+from shared_contracts.requests import Channel, Kind, NotificationRequest, Recipients
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 TENANT = Layer("tenant", {"channels": {"sms": False}})
@@ -108,8 +110,26 @@ def test_a_piece_goes_on_with_the_records_of_those_before() -> None:
 
 def test_a_step_is_urgent_enough_not_to_be_collected() -> None:
     daily = Recipient(person(1), (Layer("user", {"digest": {"email": "daily"}, "channels": {"sms": False}}),))
-    found = decide_step(order(), [Channel.EMAIL, Channel.SMS], Priority.NORMAL, daily, NOW)
+    found = decide_step(notification(), order(), [Channel.EMAIL, Channel.SMS], daily, NOW)
     assert [decision.outcome for _, decision in found] == [Outcome.SEND, Outcome.OFF]
+
+
+def test_a_step_asks_for_the_category_that_routing_asked_for() -> None:
+    reader = Recipient(person(1), (Layer("user", {"categories": {"sales": {"email": False}}}),))
+    for sent, outcome in ((notification(category="sales"), Outcome.OFF), (notification(), Outcome.SEND)):
+        ((_, step),) = decide_step(sent, order(category="orders"), [Channel.EMAIL], reader, NOW)
+        assert step.outcome is outcome
+
+
+@pytest.mark.req("X-10")
+def test_quiet_hours_silence_the_inbox_and_the_trace_says_so() -> None:
+    quiet = Layer("user", {"quiet_hours": {"enabled": True, "start": "11:00", "end": "13:00"}})
+    decided = run([Recipient(person(1), (quiet,)), Recipient(person(2))])
+    assert [reader.person.id for reader in decided.in_app] == [UUID(int=1), UUID(int=2)]
+    assert decided.silent == {UUID(int=1)}
+    (entry,) = decided.records[0]
+    assert (entry["silent"], [rule["rule"] for rule in entry["rules"]]) == (True, ["default_enabled", "quiet_hours"])
+    assert run([Recipient(person(1), (quiet,))], priority="critical").silent == set()
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

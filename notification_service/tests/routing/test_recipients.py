@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from notification_service.identity.directory import Directory, Person
-from notification_service.routing.recipients import find_audience, group_by_reason
+from notification_service.routing.recipients import find_audience, group_by_reason, is_still_meant
 from shared_contracts.requests import Recipients
 
 ADA, BEN, EVE, GONE, NOBODY = (UUID(int=number) for number in range(1, 6))
@@ -73,3 +75,23 @@ def test_a_role_there_is_not_is_reported() -> None:
 
 def test_a_sender_can_be_left_out() -> None:
     assert audience(Recipients(groups=(TEAM,)), exclude=(BEN, NOBODY)) == ([ADA], {})
+
+
+@pytest.mark.req("X-7")
+@pytest.mark.parametrize(
+    ("recipients", "groups", "meant"),
+    [
+        (Recipients(users=(str(ADA),)), (), True),
+        (Recipients(users=("ext:ada",)), (), True),
+        (Recipients(all=True), (), True),
+        (Recipients(users=(str(BEN),)), (), False),
+        (Recipients(groups=(TEAM,)), (TEAM,), True),
+        (Recipients(groups=(TEAM,)), (FOREIGN,), False),
+        (Recipients(roles=("staff",)), (), True),
+        (Recipients(roles=("admin",)), (), False),
+    ],
+)
+def test_who_was_meant_then_may_not_be_meant_now(recipients: Recipients, groups: tuple[UUID, ...], meant: bool) -> None:
+    ada = Person(ADA, "default", True, "en", "UTC", roles=("staff",))
+    assert is_still_meant(recipients, ada, groups) is meant
+    assert not is_still_meant(recipients, person(ADA, is_active=False), groups)

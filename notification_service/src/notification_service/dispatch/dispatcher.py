@@ -110,7 +110,13 @@ class _ContentCache:
 
 
 def _item_message(item: KeptItem, contents: _ContentCache, now: datetime) -> Outgoing:
-    body = encode_new_item(contents.get(item), seq=item.seq, counts=item.counts)
+    body = encode_new_item(
+        contents.get(item),
+        seq=item.seq,
+        counts=item.counts,
+        is_silent=item.is_silent,
+        muted_devices=item.muted_devices,
+    )
     expires_at = item.notification.expires_at
     return Outgoing(
         exchange=DELIVERY_DIRECT.name,

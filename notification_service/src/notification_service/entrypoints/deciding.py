@@ -5,7 +5,7 @@ the transaction of the caller and in a number of statements that does not grow w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -33,7 +33,7 @@ from notification_service.routing.content import Renderer, RenderProblem, make_c
 from notification_service.routing.decide import Decided, Recipient, decide
 from notification_service.templates.store import TemplateStore
 from shared_contracts.delivery_state import DeliveryState
-from shared_contracts.requests import Channel
+from shared_contracts.requests import Channel, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,7 @@ class Deciding:
         additions: list[Addition] = []
         waiting: list[Waiting] = []
         decisions = []
+        silent: set[tuple[UUID, UUID]] = set()
         for each in _last_first(addressed) if excess else addressed:
             recipients = _make_recipients(each, documents, defaults[each.notification.tenant])
             throttled = _take_excess(each, excess)
@@ -128,13 +129,15 @@ class Deciding:
                 routed.problems[each.notification.id] = contents.problems
             items += contents.groups
             _plan(each, decided, planned, additions, waiting)
+            silent.update((each.notification.id, user_id) for user_id in decided.silent)
             decisions.append((each.notification.id, decided.records, decided.record_of))
         if excess:
             items.sort(key=_order_of(addressed))
         await insert_contents(connection, [shown for shown, _ in items])
         replaced = await find_replaced(connection, items)
         routed.frames = await mark_items(connection, replaced, "collapsed", live=self._live, now=now)
-        routed.kept = await keep_items(connection, items, live=self._live, now=now)
+        kept = await keep_items(connection, items, live=self._live, now=now)
+        routed.kept = _quieten(kept, silent, _find_muted(documents))
         routed.deliveries = await keep_deliveries(connection, planned, now, reach=self._reach()) if planned else []
         await add_to_digests(connection, additions, now=now)
         await begin_escalations(connection, waiting)
@@ -160,7 +163,7 @@ class Deciding:
         return Renderer(
             await self._templates.load(connection, catalog),
             catalog.settings,
-            self._clock.monotonic,
+            self._clock.cpu_time,
             metrics.template_fallbacks.labels(str(Channel.IN_APP)).inc,
         )
 
@@ -174,6 +177,31 @@ def _make_recipients(each: Addressed, documents: Mapping[UUID, dict[str, Any]], 
             layers = below[person.roles] = defaults.layers_for(person.roles)
         recipients.append(Recipient(person, make_layers(documents.get(person.id), layers)))
     return recipients
+
+
+def _find_muted(documents: Mapping[UUID, dict[str, Any]]) -> dict[UUID, tuple[str, ...]]:
+    """Devices that their users have muted."""
+    return {
+        user_id: muted
+        for user_id, document in documents.items()
+        if (muted := tuple(name for name, device in document.get("devices", {}).items() if device.get("muted")))
+    }
+
+
+def _quieten(
+    kept: list[KeptItem], silent: set[tuple[UUID, UUID]], muted: Mapping[UUID, tuple[str, ...]]
+) -> list[KeptItem]:
+    """Say with each item whom it shall not disturb; the critical disturbs everywhere."""
+    if not silent and not muted:
+        return kept
+    return [
+        replace(
+            each,
+            is_silent=(each.notification.id, each.user_id) in silent,
+            muted_devices=muted.get(each.user_id, ()) if each.notification.priority is not Priority.CRITICAL else (),
+        )
+        for each in kept
+    ]
 
 
 def _take_excess(each: Addressed, excess: dict[tuple[EventType, UUID], int]) -> set[UUID]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from notification_service.channels.ports import GO_ON, Pending, Rendered, Unrend
 from notification_service.db.engine import Database
 from notification_service.digests.collect import Addition, add_to_digests
 from notification_service.entrypoints.deciding import Deciding
-from notification_service.event_types.catalog import Catalog
+from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.entity import PLAIN_MESSAGE
 from notification_service.identity.directory import Person
 from notification_service.preferences.evaluate import Outcome
@@ -78,16 +78,15 @@ class PreferenceGate:
     async def check(self, connection: AsyncConnection, wanted: Sequence[Pending], now: datetime) -> Sequence[Verdict]:
         """What the preferences say now. What quiet hours hold goes into the summary that ends them."""
         catalogs = await self._catalog.load(connection, {each.notification.tenant for each in wanted})
+        recipients = await self._find_recipients(connection, wanted, catalogs)
         verdicts: list[Verdict] = []
         held: list[Addition] = []
         for each in wanted:
             notification = each.notification
-            catalog = catalogs[notification.tenant]
-            person = _to_person(each)
-            recipient = (await self._deciding.find_recipients(connection, [person], catalog))[person.id]
-            type_ = catalog.types.get(notification.event_type, PLAIN_MESSAGE)
+            recipient = recipients[notification.tenant, each.recipient.id]
+            type_ = catalogs[notification.tenant].types.get(notification.event_type, PLAIN_MESSAGE)
             channel = Channel(each.channel)
-            decision = decide_step(type_, [channel], notification.priority, recipient, now)[0][1]
+            decision = decide_step(notification, type_, [channel], recipient, now)[0][1]
             if decision.outcome is Outcome.SEND:
                 verdicts.append(GO_ON)
                 continue
@@ -95,7 +94,7 @@ class PreferenceGate:
                 held.append(
                     Addition(
                         tenant=notification.tenant,
-                        user_id=person.id,
+                        user_id=each.recipient.id,
                         channel=str(channel),
                         key=decision.key,
                         due_at=decision.due_at,
@@ -106,6 +105,21 @@ class PreferenceGate:
             verdicts.append(Verdict(DeliveryState.SUPPRESSED, decision.reason, None, rules))
         await add_to_digests(connection, held, now=now)
         return verdicts
+
+    async def _find_recipients(
+        self, connection: AsyncConnection, wanted: Sequence[Pending], catalogs: Mapping[str, TenantCatalog]
+    ) -> dict[tuple[str, UUID], Recipient]:
+        """By tenant and id; one query per tenant of the batch."""
+        people: dict[str, dict[UUID, Person]] = {}
+        for each in wanted:
+            people.setdefault(each.notification.tenant, {})[each.recipient.id] = _to_person(each)
+        return {
+            (tenant, user_id): recipient
+            for tenant, own in people.items()
+            for user_id, recipient in (
+                await self._deciding.find_recipients(connection, list(own.values()), catalogs[tenant])
+            ).items()
+        }
 
 
 def _to_person(each: Pending) -> Person:

@@ -7,7 +7,7 @@ the relay; neither sends twice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -29,12 +29,14 @@ from notification_service.digests.weekly import open_next, wants_weekly
 from notification_service.dispatch.dispatcher import Dispatched, Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.entrypoints.deciding import Deciding
+from notification_service.entrypoints.forgetting import forget_old_rows
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.defaults import UnusableType, find_type
 from notification_service.event_types.entity import PLAIN_MESSAGE
 from notification_service.event_types.throttling import forget_windows
-from notification_service.identity.repository import find_people
+from notification_service.identity.directory import Person
+from notification_service.identity.repository import find_memberships, find_people
 from notification_service.mailbox import upkeep
 from notification_service.mailbox.actions import Action
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
@@ -46,6 +48,7 @@ from notification_service.notifications.models import notifications
 from notification_service.notifications.repository import insert_accepted, to_notification
 from notification_service.preferences.evaluate import Outcome, Rule, Situation
 from notification_service.routing.decide import Recipient, decide_step
+from notification_service.routing.recipients import is_still_meant
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 from shared_contracts.requests import Channel, NotificationRequest
@@ -58,6 +61,7 @@ _RELAY_GRACE: Final = timedelta(seconds=10)
 _WEEK: Final = timedelta(days=7)
 _UPKEEP_EVERY: Final = timedelta(minutes=1)
 _USERS_PER_SWEEP: Final = 500
+_ROWS_PER_TURN: Final = 1_000
 _SWEEP_EVERY: Final = timedelta(hours=1)
 
 Publish = Callable[[Sequence[KeptDelivery]], Awaitable[None]]
@@ -98,6 +102,7 @@ class Timekeeper:
         self._extras = extras
         self._upkeep_at: datetime | None = None
         self._sweep_at: datetime | None = None
+        self._forget_at: datetime | None = None
         self._swept_user: UUID | None = None
 
     async def run(self) -> None:
@@ -130,6 +135,8 @@ class Timekeeper:
                 await forget_windows(connection, now=now, older_than=timedelta(days=32))
         if self._sweep_at is None or now >= self._sweep_at:
             await self.sweep_old_items(now)
+        if self._forget_at is None or now >= self._forget_at:
+            await self.forget_old_rows(now)
         return max(counts) >= _BATCH
 
     # --- digests ------------------------------------------------------------------------------------------------------
@@ -276,21 +283,30 @@ class Timekeeper:
         pairs = [(row.user_id, row.notification_id) for row in due]
         answered = await upkeep.find_answered(connection, pairs, acked_counts=True)
         catalogs = await self._catalog.load(connection, {row.tenant for row in found.values()})
+        sent = {row_id: to_notification(row) for row_id, row in found.items() if row.recalled_at is None}
+        groups = {group_id for each in sent.values() for group_id in each.recipients.groups}
+        member_of = await find_memberships(connection, set(people), groups)
         planned: list[PlannedDelivery] = []
         following: list[Waiting] = []
         for row in due:
-            stored, recipient = found.get(row.notification_id), recipients.get(row.user_id)
-            if stored is None or recipient is None or stored.recalled_at is not None:
+            notification, person = sent.get(row.notification_id), people.get(row.user_id)
+            if notification is None or person is None:
                 continue
-            notification = to_notification(stored)
             type_ = catalogs[notification.tenant].types.get(notification.event_type, PLAIN_MESSAGE)
             if row.step >= len(type_.steps):
                 continue
             step = type_.steps[row.step]
-            reason = _find_reason_to_stop(notification, (row.user_id, row.notification_id) in answered, now)
+            reason = _find_reason_to_stop(
+                notification,
+                person,
+                member_of.get(person.id, ()),
+                is_answered=(row.user_id, row.notification_id) in answered,
+                now=now,
+            )
             mark = Rule("escalation.step", {"number": row.step + 1, **step}, "event_type").describe()
+            recipient = recipients.get(row.user_id) or Recipient(person)
             for channel, decision in decide_step(
-                type_, [Channel(name) for name in step["channels"]], notification.priority, recipient, now
+                notification, type_, [Channel(name) for name in step["channels"]], recipient, now
             ):
                 stops = reason or (decision.reason if decision.outcome is not Outcome.SEND else None)
                 planned.append(
@@ -351,8 +367,21 @@ class Timekeeper:
         self._sweep_at = now + _SWEEP_EVERY if self._swept_user is None else now
         return deleted
 
+    async def forget_old_rows(self, now: datetime) -> int:
+        """Delete what is beyond its time, a thousand rows of a table per turn; when there is no more, it rests."""
+        async with self._database.write() as connection:
+            most = await forget_old_rows(connection, now=now, retention=self._retention, limit=_ROWS_PER_TURN)
+        self._forget_at = now if most >= _ROWS_PER_TURN else now + _SWEEP_EVERY
+        return most
 
-def _find_reason_to_stop(notification: Notification, is_answered: bool, now: datetime) -> Reason | None:  # noqa: FBT001 - a fact
+
+def _find_reason_to_stop(
+    notification: Notification, person: Person, group_ids: Collection[UUID], *, is_answered: bool, now: datetime
+) -> Reason | None:
+    if not person.is_active:
+        return Reason.RECIPIENT_INACTIVE
+    if not is_still_meant(notification.recipients, person, group_ids):
+        return Reason.UNKNOWN_RECIPIENT
     if is_answered:
         return Reason.ALREADY_READ
     if notification.expires_at is not None and notification.expires_at <= now:

@@ -86,6 +86,23 @@ async def find_members(
     return members, people
 
 
+async def find_memberships(
+    connection: AsyncConnection, user_ids: Collection[UUID], group_ids: Collection[UUID]
+) -> dict[UUID, set[UUID]]:
+    """Which of these groups each of these users belongs to."""
+    found: dict[UUID, set[UUID]] = {}
+    if not user_ids or not group_ids:
+        return found
+    rows = await connection.execute(
+        select(memberships.c.user_id, memberships.c.group_id).where(
+            memberships.c.user_id.in_(user_ids), memberships.c.group_id.in_(group_ids)
+        )
+    )
+    for row in rows:
+        found.setdefault(row.user_id, set()).add(row.group_id)
+    return found
+
+
 async def find_by_role(
     connection: AsyncConnection, wanted: Collection[tuple[str, str]]
 ) -> tuple[dict[tuple[str, str], list[UUID]], dict[UUID, Person]]:

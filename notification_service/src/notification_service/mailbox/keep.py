@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
 from notification_service.db.dialects import dialect_insert, insert_into
-from notification_service.db.rows import RowsStatement, make_rows
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts, find_floors
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_streams, broadcasts, items, streams
@@ -22,7 +22,6 @@ from notification_service.notifications.kept import Counts, KeptBroadcast, KeptI
 _ITEM_TYPES = {
     "user_id": Uuid(),
     "seq": BigNumber,
-    "changed_seq": BigNumber,
     "notification_id": Uuid(),
     "created_at": UtcDateTime(),
     "expires_at": UtcDateTime(),
@@ -30,7 +29,8 @@ _ITEM_TYPES = {
 }
 
 _INSERT_ITEMS = RowsStatement(
-    _ITEM_TYPES, lambda _, rows: insert(items).from_select(list(_ITEM_TYPES), select(*rows.c))
+    _ITEM_TYPES,
+    lambda _, rows: insert(items).from_select([*_ITEM_TYPES, "changed_seq"], select(*rows.c, rows.c.seq)),
 )
 
 Addressed = tuple[Notification, Sequence[UUID]]
@@ -69,7 +69,6 @@ async def keep_items(
         (
             each.user_id,
             each.seq,
-            each.seq,
             each.notification.id,
             each.notification.created_at,
             each.notification.expires_at,
@@ -81,22 +80,17 @@ async def keep_items(
     return kept
 
 
-_TOP_TYPES = {
-    "user_id": Uuid(),
-    "tenant": String(),
-    "top_seq": BigNumber,
-    "unread": Integer(),
-    "unseen": Integer(),
-    "total": Integer(),
-}
+_TOP_TYPES: RowTypes = {"user_id": Uuid(), "tenant": String(), "number": Integer()}
+_RAISED = ("top_seq", "unread", "unseen", "total")
 
 
 def _build_raise_tops(dialect_name: str, rows: FromClause) -> Executable:
-    insertion = dialect_insert(dialect_name, streams).from_select(list(_TOP_TYPES), select(*rows.c).where(true()))
+    source = select(rows.c.user_id, rows.c.tenant, *(rows.c.number.label(name) for name in _RAISED)).where(true())
+    insertion = dialect_insert(dialect_name, streams).from_select(["user_id", "tenant", *_RAISED], source)
     new = insertion.excluded
     raised: Executable = insertion.on_conflict_do_update(
         index_elements=[streams.c.user_id],
-        set_={name: streams.c[name] + new[name] for name in ("top_seq", "unread", "unseen", "total")},
+        set_={name: streams.c[name] + new[name] for name in _RAISED},
     ).returning(
         streams.c.user_id, streams.c.top_seq, streams.c.queue_declared, streams.c.queue_generation, *COUNT_COLUMNS
     )
@@ -110,7 +104,7 @@ async def _raise_tops(
     connection: AsyncConnection, wanted: Counter[UUID], tenants: dict[UUID, str]
 ) -> dict[UUID, AnyRow]:
     # Sorted: two workers lock users in the same order and never wait for each other in a circle.
-    records = [(user_id, tenants[user_id], count, count, count, count) for user_id, count in sorted(wanted.items())]
+    records = [(user_id, tenants[user_id], count) for user_id, count in sorted(wanted.items())]
     return {row.user_id: row for row in await _RAISE_TOPS.execute(connection, records)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.notifications.entity import Notification
@@ -40,19 +40,34 @@ async def begin_fanouts(connection: AsyncConnection, notifications: Sequence[Not
 
 
 async def claim_next(connection: AsyncConnection) -> Fanout | None:
-    """Whose turn it is, locked until the transaction ends: the sender who was served longest ago, there the oldest."""
+    """Whose turn it is, locked until the transaction ends.
+
+    The tenant that was served longest ago; of its senders, the one served longest ago; there the oldest.
+    """
     columns = fanouts.c
-    last = select(columns.sender_key, func.max(columns.served_at).label("at")).group_by(columns.sender_key).subquery()
+    tenant = _tenant_of(connection, columns.sender_key)
+    senders = select(columns.sender_key, func.max(columns.served_at).label("at")).group_by(columns.sender_key)
+    tenants = select(tenant.label("tenant"), func.max(columns.served_at).label("at")).group_by(tenant)
+    of_sender, of_tenant = senders.subquery(), tenants.subquery()
     row = (
         await connection.execute(
             select(columns.notification_id, columns.after_user_id)
-            .join(last, last.c.sender_key == columns.sender_key)
-            .order_by(last.c["at"], columns.served_at, columns.notification_id)
+            .join(of_sender, of_sender.c.sender_key == columns.sender_key)
+            .join(of_tenant, of_tenant.c.tenant == tenant)
+            .order_by(of_tenant.c["at"], of_sender.c["at"], columns.served_at, columns.notification_id)
             .limit(1)
             .with_for_update(skip_locked=True, of=fanouts)
         )
     ).first()
     return Fanout(row.notification_id, row.after_user_id) if row is not None else None
+
+
+def _tenant_of(connection: AsyncConnection, sender_key: ColumnElement[str]) -> ColumnElement[str]:
+    # A tenant's name has no slash.
+    slash: ColumnElement[str] = literal_column("'/'")
+    if connection.dialect.name == "sqlite":
+        return func.substr(sender_key, 1, func.instr(sender_key, slash) - literal_column("1"))
+    return func.split_part(sender_key, slash, literal_column("1"))
 
 
 async def advance(connection: AsyncConnection, notification_id: UUID, *, after: UUID, now: datetime) -> None:

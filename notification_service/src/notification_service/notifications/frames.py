@@ -38,8 +38,14 @@ def encode_content(notification: Notification) -> bytes:
     return orjson.dumps(notification.content())
 
 
-def encode_new_item(content: bytes, *, seq: int, counts: Counts) -> bytes:
+def encode_new_item(
+    content: bytes, *, seq: int, counts: Counts, is_silent: bool = False, muted_devices: Sequence[str] = ()
+) -> bytes:
     """A `notification` frame's body for one recipient, in about a microsecond: the content is spliced, not encoded."""
+    if is_silent:
+        content = b'{"silent":true,' + content[1:]
+    elif muted_devices:
+        content = b'{"muted_devices":%b,%b' % (orjson.dumps(muted_devices), content[1:])
     return b'{"seq":%d,"counts":{"unread":%d,"unseen":%d},%b,%b' % (
         seq,
         counts.unread,

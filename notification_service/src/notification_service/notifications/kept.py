@@ -26,6 +26,8 @@ class KeptItem:
         counts: After this item.
         has_queue: Whether RabbitMQ has the user's queue, as far as the database knows.
         queue_generation: How often the queue had been declared then; see `user_streams`.
+        is_silent: Quiet hours: devices show it without sound and banner.
+        muted_devices: Of this user: they do the same.
     """
 
     user_id: UUID
@@ -34,6 +36,8 @@ class KeptItem:
     counts: Counts
     has_queue: bool
     queue_generation: int
+    is_silent: bool = False
+    muted_devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Decision:
     Attributes:
         due_at: When what was held or collected goes out.
         key: Of the digest that takes it.
+        is_silent: It goes in-app in quiet hours: shown, but without sound and banner.
     """
 
     outcome: Outcome
@@ -93,6 +94,7 @@ class Decision:
     rules: tuple[Rule, ...]
     due_at: datetime | None = None
     key: str | None = None
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,14 @@ def evaluate(channel: Channel, type_: TypeRules, priority: Priority, situation: 
         return Decision(Outcome.SEND, None, (*switch.rules, Rule("priority", "critical", "event_type")))
     if type_.category == NEVER_HELD_CATEGORY:
         return Decision(Outcome.SEND, None, switch.rules)
-    quiet, quiet_rules = _find_quiet(channel, situation)
+    quiet, quiet_rules = _find_quiet(situation)
     rules = (*switch.rules, *quiet_rules)
     collected = _find_digest(channel, type_, situation)
     if collected is not None:
         due_at, key, rule = collected
         return Decision(Outcome.DIGEST, Reason.DIGESTED, (*rules, rule), _after_quiet(due_at, channel, situation), key)
+    if channel is Channel.IN_APP:
+        return Decision(Outcome.SEND, None, rules, is_silent=quiet is not None)
     if quiet is not None:
         return Decision(Outcome.HOLD, Reason.QUIET_HOURS, rules, quiet, KEY_QUIET)
     return Decision(Outcome.SEND, None, rules)
@@ -195,10 +199,10 @@ def _find_zone_name(situation: Situation) -> str:
     return str(found[0]) if found else situation.timezone
 
 
-def _find_quiet(channel: Channel, situation: Situation) -> tuple[datetime | None, tuple[Rule, ...]]:
-    """When the quiet hours end, if they hold this channel now. In-app items make no noise by themselves."""
+def _find_quiet(situation: Situation) -> tuple[datetime | None, tuple[Rule, ...]]:
+    """When the quiet hours end, if it is quiet now."""
     found = find_value(situation.layers, "quiet_hours")
-    if found is None or channel is Channel.IN_APP:
+    if found is None:
         return None, ()
     quiet, source = found
     rules = (Rule("quiet_hours", dict(quiet), source),)
@@ -210,8 +214,10 @@ def _find_quiet(channel: Channel, situation: Situation) -> tuple[datetime | None
 
 
 def _after_quiet(moment: datetime, channel: Channel, situation: Situation) -> datetime:
+    if channel is Channel.IN_APP:
+        return moment
     later = Situation(situation.layers, situation.timezone, moment)
-    return _find_quiet(channel, later)[0] or moment
+    return _find_quiet(later)[0] or moment
 
 
 def _find_digest(channel: Channel, type_: TypeRules, situation: Situation) -> tuple[datetime, str, Rule] | None:

@@ -6,7 +6,7 @@ Most people never changed a preference: they share one decision per notification
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,13 +20,14 @@ from notification_service.preferences.evaluate import (
     Outcome,
     Rule,
     Situation,
+    TypeRules,
     depends_on_timezone,
     evaluate,
     find_value,
     wants_channel,
 )
 from shared_contracts.error_codes import Reason
-from shared_contracts.requests import Channel, Priority
+from shared_contracts.requests import Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Decided:
 
     Attributes:
         in_app: Whose mailboxes get an item, in order.
+        silent: Who of them shall not be disturbed by it: quiet hours hold no item, but its sound.
         outgoing: Deliveries over other channels, and everything suppressed.
         collected: For digests.
         escalating: Whose escalation begins.
@@ -82,6 +84,7 @@ class Decided:
     """
 
     in_app: list[Recipient] = field(default_factory=list)
+    silent: set[UUID] = field(default_factory=set)
     outgoing: list[OutgoingPlan] = field(default_factory=list)
     collected: list[Collected] = field(default_factory=list)
     escalating: list[UUID] = field(default_factory=list)
@@ -166,10 +169,7 @@ def _choose(
     now: datetime,
 ) -> _Choice:
     situation = Situation(recipient.layers, recipient.person.timezone, now)
-    # The request may put it into another category than its type's.
-    rules = type_.rules
-    if notification.category != rules.category:
-        rules = type(rules)(rules.code, notification.category, rules.mandatory, rules.default_enabled, rules.digest)
+    rules = _rules_for(notification, type_)
     planned = {Channel(name) for step in type_.steps for name in step["channels"]}
     chosen: list[tuple[Channel, Decision]] = []
     for channel in choose_channels(notification, type_, recipient.layers):
@@ -188,12 +188,21 @@ def _choose(
     return _Choice(tuple(chosen), escalates, records.index(record))
 
 
+def _rules_for(notification: Notification, type_: EventType) -> TypeRules:
+    # The request may put it into another category than its type's.
+    if notification.category == type_.rules.category:
+        return type_.rules
+    return replace(type_.rules, category=notification.category)
+
+
 def _apply(decided: Decided, recipient: Recipient, choice: _Choice) -> None:
     user_id = recipient.person.id
     for channel, decision in choice.decisions:
         if decision.outcome is Outcome.SEND:
             if channel is Channel.IN_APP:
                 decided.in_app.append(recipient)
+                if decision.is_silent:
+                    decided.silent.add(user_id)
             else:
                 decided.outgoing.append(OutgoingPlan(user_id, channel, None))
             continue
@@ -216,6 +225,8 @@ def describe_decisions(decisions: Sequence[tuple[Channel, Decision]]) -> list[di
             "reason": str(decision.reason) if decision.reason else None,
             "rules": [rule.describe() for rule in decision.rules],
         }
+        if decision.is_silent:
+            entry["silent"] = True
         if decision.due_at is not None:
             entry["due_at"] = decision.due_at.isoformat()
         described.append(entry)
@@ -241,13 +252,14 @@ def _is_plain(record: Sequence[dict[str, Any]]) -> bool:
 
 
 def decide_step(
-    type_: EventType, channels: Sequence[Channel], priority: Priority, recipient: Recipient, now: datetime
+    notification: Notification, type_: EventType, channels: Sequence[Channel], recipient: Recipient, now: datetime
 ) -> list[tuple[Channel, Decision]]:
     """The decisions for one step of an escalation, by the preferences of now. Nothing is collected: it is urgent."""
     situation = Situation(recipient.layers, recipient.person.timezone, now)
+    rules = _rules_for(notification, type_)
     found = []
     for channel in channels:
-        decision = evaluate(channel, type_.rules, priority, situation)
+        decision = evaluate(channel, rules, notification.priority, situation)
         if decision.outcome is Outcome.DIGEST:
             decision = Decision(Outcome.SEND, None, decision.rules)
         found.append((channel, decision))

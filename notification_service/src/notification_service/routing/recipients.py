@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from notification_service.identity.directory import Directory
+from notification_service.identity.directory import Directory, Person
 from shared_contracts.error_codes import Reason
 from shared_contracts.requests import EXTERNAL_PREFIX, Recipients
 from shared_contracts.scopes import ASSIGNABLE_ROLES
@@ -77,6 +77,21 @@ def _add_members(audience: Audience, members: Iterable[UUID], tenant: str, direc
         person = directory.people.get(user_id)
         if person is not None and person.is_active and person.tenant == tenant:
             audience.user_ids[user_id] = None
+
+
+def is_still_meant(recipients: Recipients, person: Person, group_ids: Collection[UUID]) -> bool:
+    """Whether a recipient of then is one now: roles and memberships may have gone since.
+
+    Args:
+        recipients: Of the request.
+        person: As the mirror knows them now.
+        group_ids: Of these groups they are a member now.
+    """
+    if recipients.all or not person.is_active:
+        return person.is_active
+    if any(each == str(person.id) or each.startswith(EXTERNAL_PREFIX) for each in recipients.users):
+        return True
+    return not set(recipients.roles).isdisjoint(person.roles) or not set(recipients.groups).isdisjoint(group_ids)
 
 
 def group_by_reason(problems: Iterable[Problem]) -> Iterator[tuple[Reason, list[str]]]:

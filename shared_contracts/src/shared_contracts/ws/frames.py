@@ -339,6 +339,12 @@ class Notification(_ServerFrame):
     state: ItemState
     counts: Counts | None = None
     redelivered: bool = False
+    silent: bool = Field(
+        default=False, description="It is quiet hours where the user is: show it without sound and banner."
+    )
+    muted_devices: list[str] | None = Field(
+        default=None, description="The user's muted devices: those show it without sound and banner."
+    )
 
 
 class StateChanged(_ServerFrame):
