@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import httpx
@@ -28,5 +29,10 @@ async def read_metric(stack: Stack, name: str, processes: Iterable[str], **label
 async def are_consumers_alive(stack: Stack) -> bool:
     """Whether every gateway and worker has all the consumers it should have."""
     processes = [*stack.notify_names, *stack.worker_names]
-    expected = await read_metric(stack, "amqp_consumers_expected", processes)
-    return expected > 0 and await read_metric(stack, "amqp_consumers_alive", processes) == expected
+    # Set once a second and read one after the other: a device that has just left counts in one and not in the other.
+    for _ in range(20):
+        expected = await read_metric(stack, "amqp_consumers_expected", processes)
+        if expected > 0 and await read_metric(stack, "amqp_consumers_alive", processes) == expected:
+            return True
+        await asyncio.sleep(0.5)
+    return False
