@@ -139,7 +139,8 @@ async def mark_queued(
     rows = make_rows(
         connection,
         {"user_id": Uuid(), "id": Uuid(), "before": Integer()},
-        [(each.user_id, each.id, attempt - 1) for each, attempt in queued],
+        # Sorted, as workers claim them: two who lock the same rows in different orders would wait for each other.
+        sorted((each.user_id, each.id, attempt - 1) for each, attempt in queued),
     )
     columns = deliveries.c
     await connection.execute(
