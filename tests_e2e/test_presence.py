@@ -169,6 +169,13 @@ async def test_connections_over_all_nodes_are_listed_and_ended(stack: Stack, res
     ]
     welcomes = [await socket.next("welcome") for socket in sockets]
     path = f"/api/v1/connections?user_id={person.id}"
+
+    async def missing() -> int:
+        answers = [await rest.notify("GET", path, token=admin.access, node=node) for node in range(2)]
+        return sum(answer.json()["missing_nodes"] for answer in answers)
+
+    # Nodes that other tests have killed are asked until they have been silent for long enough.
+    await eventually(missing, is_good=lambda count: count == 0, within_s=60)
     listed: list[Frame] = []
     cursor = ""
     while True:
