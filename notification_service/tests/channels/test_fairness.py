@@ -20,12 +20,26 @@ from hypothesis import strategies as some
 from sqlalchemy import select, update
 from waiting import until
 
+from herald_local.packages import SystemPackage, get_program
 from notification_service.channels.fairness import Waiting, exchange, exchange_turns
 from notification_service.channels.models import deliveries
 from notification_service.channels.rates import Asking, MemoryTurns, RateLimits, RedisTurns, Turn
 from notification_service.db.engine import Database
 from notification_service.rates import Rate, parse_rates
 
+
+def find_redis() -> Path | None:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    return Path(found) if found else None
+
+
+REDIS = SystemPackage(
+    name="Redis",
+    find=find_redis,
+    apt=("redis-server",),
+    brew="redis",
+    otherwise="Install Redis 6 or newer, or Valkey, so that redis-server is on PATH.",
+)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NONE = timedelta()
 
@@ -157,10 +171,8 @@ async def _hold(database: Database, user_id: UUID, sender: str, moment: datetime
 
 @pytest.fixture
 async def redis_url(tmp_path: Path) -> AsyncIterator[str]:
-    """A Redis of this test's own, where the program is installed."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("needs redis-server or valkey-server")
+    """A Redis of this test's own."""
+    program = await asyncio.to_thread(get_program, REDIS)
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     process = await asyncio.create_subprocess_exec(

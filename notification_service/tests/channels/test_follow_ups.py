@@ -15,7 +15,7 @@ from channel_site import channel_site
 from sqlalchemy import select, update
 from waiting import until
 
-from notification_service.channels.follow_ups import FollowUp, ask_for_follow_ups
+from notification_service.channels.follow_ups import FollowUp, ask_for_dismissals, ask_for_follow_ups
 from notification_service.channels.models import deliveries
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
@@ -98,6 +98,34 @@ async def test_taken_back(channel: str, call: tuple[Any, ...], sending: Sending,
     assert (row.status, row.reason, row.error) == ("recalled", "recalled", None)
     seen = web.seen[-1]
     assert (seen.method, seen.path, json.loads(seen.body) if seen.body else None) == call
+
+
+@pytest.mark.req("X-6")
+async def test_read_elsewhere_it_is_taken_back_and_was_delivered_all_the_same(sending: Sending, web: HttpSink) -> None:
+    read, other = [await send(sending, web, "telegram") for _ in range(2)]
+    async with sending.database.write() as connection:
+        asked = await ask_for_dismissals(
+            connection,
+            read.user_id,
+            [read.notification_id, other.notification_id],
+            sending.parts.reach.withdrawing,
+            now=sending.clock.now(),
+        )
+    assert asked == 1  # the other one is somebody else's
+    row = await wait_until_done(sending, read.notification_id)
+    assert (row.status, row.error) == ("sent", None)
+    assert [seen.path for seen in web.seen if "deleteMessage" in seen.path] == ["/bot1:abc/deleteMessage"]
+
+
+@pytest.mark.req("X-6")
+async def test_what_is_recalled_stays_recalled_when_it_is_read(sending: Sending, web: HttpSink) -> None:
+    row = await send(sending, web, "telegram")
+    async with sending.database.write() as connection:
+        withdrawing, now = sending.parts.reach.withdrawing, sending.clock.now()
+        assert await ask_for_follow_ups(connection, row.notification_id, FollowUp.WITHDRAW, withdrawing, now=now) == 1
+        assert await ask_for_dismissals(connection, row.user_id, None, withdrawing, now=now) == 0
+    row = await wait_until_done(sending, row.notification_id)
+    assert row.status == "recalled"
 
 
 @pytest.mark.parametrize("channel", ["telegram", "discord"])
@@ -231,3 +259,41 @@ async def test_a_change_and_a_recall_over_rest(  # noqa: PLR0917 - fixtures
 
         await until(is_taken_back)
         assert web.seen[-1].path.endswith("/deleteMessage")
+
+
+@pytest.mark.req("X-6")
+async def test_read_in_the_inbox_it_is_gone_from_the_chat_unless_that_is_switched_off(  # noqa: PLR0917 - fixtures
+    auth: AuthSite,
+    migrated_url: str,
+    amqp_url: str,
+    tmp_path: Path,
+    web: HttpSink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        mail_sink() as mails,
+        channel_site(
+            auth, monkeypatch, database_url=migrated_url, amqp_url=amqp_url, run_dir=tmp_path, mails=mails, web=web
+        ) as site,
+    ):
+        admin, ada, bob = site.add_person("admin"), site.add_person(), site.add_person()
+        for person in (ada, bob):
+            contact = {"channel": "telegram", "address": "42"}
+            assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
+        off = await site.call("PATCH", "/api/v1/preferences", bob, json={"sync_dismissals": False})
+        assert off.status_code == 200, off.text
+
+        async def is_sent(sent: str) -> bool:
+            items = (await site.get(f"/api/v1/deliveries?notification_id={sent}", admin)).json()["items"]
+            return [each["status"] for each in items if each["channel"] == "telegram"] == ["sent"]
+
+        sent = ""
+        for person in (bob, ada):
+            sent = str(await site.send(admin, person, channels=["in_app", "telegram"]))
+            await until(lambda sent=sent: is_sent(sent))
+            read = await site.call("PATCH", f"/api/v1/inbox/{sent}", person, json={"read": True})
+            assert read.status_code == 200, read.text
+        # Asked for last, and done: what was asked for before it would be done too.
+        await until(lambda: any(seen.path.endswith("/deleteMessage") for seen in web.seen))
+        assert sum(seen.path.endswith("/deleteMessage") for seen in web.seen) == 1
+        assert await is_sent(sent)

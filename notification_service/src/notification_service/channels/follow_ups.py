@@ -1,7 +1,8 @@
-"""What is done about messages after they were sent: taken back when their notification is recalled, changed with it.
+"""What is done about messages after they were sent: taken back when their notification is recalled or read elsewhere,
+changed when it is changed.
 
-Asked for in the transaction of the recall or change, done by any worker soon after: the row remembers, so nothing of it
-is lost with a process, and a provider that is down is asked again by the delays of the retry ladder.
+Asked for in the transaction of the recall, reading or change, done by any worker soon after: the row remembers, so
+nothing of it is lost with a process, and a provider that is down is asked again by the delays of the retry ladder.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class FollowUp(StrEnum):
 
     WITHDRAW = "withdraw"
     EDIT = "edit"
+    DISMISS = "dismiss"
+    """Taken back because the user has dealt with it elsewhere: it was delivered, and stays so."""
 
 
 async def ask_for_follow_ups(
@@ -78,6 +81,38 @@ async def ask_for_follow_ups(
             follow_up_at=now,
             follow_up_attempts=0,
         )
+    )
+    return asked.rowcount
+
+
+async def ask_for_dismissals(
+    connection: AsyncConnection,
+    user_id: UUID,
+    notification_ids: Sequence[UUID] | None,
+    channels: Collection[str],
+    *,
+    now: datetime,
+) -> int:
+    """Note that a user has dealt with notifications (None: with all) in the inbox; answers about how many deliveries.
+
+    What is to be taken back for good is left as it is.
+    """
+    if not channels or notification_ids == []:
+        return 0
+    columns = deliveries.c
+    conditions = [
+        columns.user_id == user_id,
+        columns.channel.in_(sorted(channels)),
+        columns.status.in_(_SENT),
+        columns.provider_message_id.is_not(None),
+        columns.follow_up.is_distinct_from(FollowUp.WITHDRAW),
+    ]
+    if notification_ids is not None:
+        conditions.append(columns.notification_id.in_(notification_ids))
+    asked = await connection.execute(
+        update(deliveries)
+        .where(*conditions)
+        .values(follow_up=str(FollowUp.DISMISS), follow_up_at=now, follow_up_attempts=0)
     )
     return asked.rowcount
 
@@ -166,7 +201,7 @@ class FollowUps:
 
     async def _call(self, channel: Channel, row: AnyRow, found: Loaded) -> bool:
         address = address_of(found)
-        if row.follow_up == FollowUp.WITHDRAW:
+        if row.follow_up in (FollowUp.WITHDRAW, FollowUp.DISMISS):
             return await channel.withdraw(row.provider_message_id, address)
         if found.notification is None or found.user is None:
             return False

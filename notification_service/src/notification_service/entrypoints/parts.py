@@ -27,6 +27,7 @@ from notification_service.dispatch.marks import DispatchMarks
 from notification_service.dispatch.relay import Relay
 from notification_service.entrypoints.channel_parts import ChannelParts
 from notification_service.entrypoints.deciding import Deciding
+from notification_service.entrypoints.dismissals import Dismissals
 from notification_service.entrypoints.engine_port import PreferenceGate, TemplateRenderer
 from notification_service.entrypoints.fanning_out import FanningOut
 from notification_service.entrypoints.identity_notices import IdentityNotices
@@ -325,6 +326,7 @@ class Parts:
             tell_devices=self._tell_devices,
             resume_max_items=self.settings.resume_max_items,
             on_acknowledged=self._tell_acknowledged,
+            on_changing=Dismissals(lambda: self.channels.reach, self.clock),
         )
 
     @cached_property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
@@ -36,6 +37,16 @@ TellDevices = Callable[[StateChange], None]
 
 OnAcknowledged = Callable[[UUID, str, Position], None]
 """Tells the gateway nodes: the device may be listening to one of them over server-sent events."""
+
+
+OnChanging = Callable[[AsyncConnection, UUID, Action, Sequence[UUID] | None], Awaitable[None]]
+"""What else belongs to the transaction of a user's change: which user, what is done, to which items (None: to all)."""
+
+
+async def _nothing_else(
+    _connection: AsyncConnection, _user_id: UUID, _action: Action, _ids: Sequence[UUID] | None
+) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,9 @@ class Inbox:
         tell_devices: TellDevices,
         resume_max_items: int,
         on_acknowledged: OnAcknowledged = lambda _user_id, _device_id, _position: None,
+        on_changing: OnChanging = _nothing_else,
     ) -> None:
+        self._on_changing = on_changing
         self._on_acknowledged = on_acknowledged
         self._database = database
         self._live = live
@@ -142,6 +155,8 @@ class Inbox:
                 now=self._clock.now(),
                 until=until,
             )
+            if change.changed_count:
+                await self._on_changing(connection, user_id, action, ids)
         if change.seq is not None:
             self._tell_devices(change)
         return change
