@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
 from mail_box import Mail
 from sqlalchemy import event, func, select, update
 
@@ -12,6 +13,7 @@ from notification_service.mailbox import resume
 from notification_service.mailbox.keep import keep_items
 from notification_service.mailbox.models import items, streams
 from notification_service.notifications.pages import Cursor
+from notification_service.notifications.resuming import decide_start
 
 
 async def test_numbers_rise_by_one_in_the_order_given(mail: Mail) -> None:
@@ -145,3 +147,23 @@ async def test_what_is_no_longer_kept_is_told(mail: Mail) -> None:
     async with mail.database.write() as connection:
         await connection.execute(update(streams).values(floor_seq=2))
     assert (await mail.open(ada)).floor_seq == 2
+
+
+@pytest.mark.req("I04")
+async def test_a_device_that_never_acknowledged_goes_on_where_it_began(mail: Mail) -> None:
+    (ada,) = await mail.make_users(1)
+    await mail.open(ada, "phone")
+    await mail.keep(ada)
+    await mail.broadcast()
+    # Its node dies before the phone has the two; the user's other device has them.
+    laptop = await mail.open(ada, "laptop")
+    await mail.write_cursor(ada, Cursor(1, 1, 1, 1), "laptop")
+
+    again = await mail.open(ada, "phone")
+
+    assert laptop.cursor is None
+    assert again.cursor == Cursor(0, 0, 0, 0)
+    start = decide_start(None, again, max_items=100)
+    assert (start.resume, start.seq, start.broadcast) == ("recovered", 0, 0)
+    newcomer = decide_start(None, await mail.open(ada, "tablet"), max_items=100)
+    assert (newcomer.resume, newcomer.seq, newcomer.broadcast) == ("fresh", 1, 1)

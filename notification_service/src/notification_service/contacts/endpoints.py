@@ -138,7 +138,12 @@ def make_contact_router(book: ContactBook, callers: Callers, cursors: Cursors) -
         await book.delete(caller.id, contact_id)
         return Response(status_code=204)
 
-    @router.post("/{contact_id}/send-code", status_code=202, summary="Send a code to the address")
+    @router.post(
+        "/{contact_id}/send-code",
+        status_code=202,
+        response_class=Response,
+        summary="Send a code to the address",
+    )
     async def send_code(contact_id: UUID, caller: Owner) -> Response:
         """At most one a minute. A webhook proves itself by answering with the `challenge` it is sent."""
         await book.send_code(caller.id, contact_id)

@@ -18,6 +18,7 @@ from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts,
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_streams, device_cursors, store, streams
 from notification_service.notifications.pages import Cursor, StreamInfo
+from notification_service.notifications.resuming import find_beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,22 @@ async def open_streams(
     """Mark these users' queues as declared and read their streams, in one statement and so in one moment.
 
     Either a worker took its number before, and the top read here contains the item, or it takes it later, and finds the
-    mark. Call after the queue was declared.
+    mark. Call after the queue was declared. Where a new device begins is kept: should its node die before it has
+    acknowledged anything, it is still the one that began here, however far the user's other devices have come.
 
     Args:
         connection: In a write transaction.
         devices: A user may have several.
     """
-    return await _read_infos(connection, devices, has_queue=True, epoch=epoch, live=live, now=now)
+    infos = await _read_infos(connection, devices, has_queue=True, epoch=epoch, live=live, now=now)
+    begun = [
+        (user_id, device_id, *find_beginning(info), 0, 0, now)
+        for (user_id, device_id), info in sorted(infos.items())
+        if info.cursor is None
+    ]
+    if begun:
+        await _WRITE_CURSORS.execute(connection, begun)
+    return infos
 
 
 async def read_streams(

@@ -50,15 +50,21 @@ def decide_start(requested: str | None, info: StreamInfo, *, max_items: int) -> 
     elif cursor is not None:
         position = Position(info.epoch, cursor.acked_broadcast, cursor.acked_seq)
     else:
-        # A new device starts where the user's other devices are; a new user with everything since their time began.
-        seq = max(info.acked_seq, info.floor_seq)
-        broadcast = max(info.acked_broadcast, info.broadcast_floor, info.floor_broadcast)
+        seq, broadcast = find_beginning(info)
         if problem := _find_problem(seq, broadcast, info, max_items):
             return _reset(info, problem)
         return Start("fresh", seq, broadcast, high_seq, high_broadcast)
     if problem := _find_problem(position.seq, position.broadcast, info, max_items):
         return _reset(info, problem)
     return Start("recovered", position.seq, position.broadcast, high_seq, high_broadcast)
+
+
+def find_beginning(info: StreamInfo) -> tuple[int, int]:
+    """The numbers in both streams after which a new device begins.
+
+    Where the user's other devices are; a new user with everything since their time began.
+    """
+    return max(info.acked_seq, info.floor_seq), max(info.acked_broadcast, info.broadcast_floor, info.floor_broadcast)
 
 
 def _find_problem(seq: int, broadcast: int, info: StreamInfo, max_items: int) -> ResetReason | None:
