@@ -17,7 +17,7 @@ import auth_service
 import notification_service
 import shared_contracts
 from herald_local.rabbitmq import RabbitNode
-from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER, backing_services, made_virtual_hosts
+from herald_local.testing import POSTGRES_URL, RABBIT_FOLDER, backing_services, make_virtual_hosts
 
 for _package in (auth_service, notification_service, shared_contracts):
     if not _package.__file__:
@@ -46,10 +46,9 @@ def rabbit(services: dict[str, str]) -> RabbitNode:
 
 
 @pytest.fixture(scope="session")
-def virtual_hosts(rabbit: RabbitNode) -> Iterator[Iterator[str]]:
+def virtual_hosts(rabbit: RabbitNode) -> Iterator[str]:
     """Empty virtual hosts of the shared node, each given out once."""
-    with made_virtual_hosts(rabbit) as names:
-        yield names
+    return make_virtual_hosts(rabbit)
 
 
 @pytest.fixture
