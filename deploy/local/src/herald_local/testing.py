@@ -1,8 +1,8 @@
 """`make test`: start a RabbitMQ node and a PostgreSQL cluster of its own, run every suite against them, end them.
 
-Each suite is one pytest run. Arguments are passed on to pytest; `--only NAME` picks suites. Two run side by side where
-there are two processors, because each spends half of its time waiting: then every suite's output is shown whole when
-it ends, and a line tells every quarter of a minute how far each is.
+Each suite is one pytest run. Arguments are passed on to pytest; `--only NAME` picks suites. One more than there are
+processors run side by side, at most three, because each spends half of its time waiting: then every suite's output is
+shown whole when it ends, and a line tells every quarter of a minute how far each is.
 
 The order of tests is shuffled, by a seed that HERALD_TEST_SEED changes: a run can be repeated. A few tests that failed
 beside another suite are tried once more with the machine to themselves; one that passes then is listed as unsteady.
@@ -56,25 +56,28 @@ class Suite:
         return self.name.partition("-")[0]
 
 
-_FIRST = tuple(
-    f"notification_service/tests/{name}"
-    for name in ("broker", "channels", "contacts", "db", "dead_letters", "dispatch", "engine")
-)
-# The longest first: what is left at the end is then short, and two that run side by side end together. The end-to-end
+def _notification(*names: str) -> tuple[str, ...]:
+    return tuple(f"notification_service/tests/{name}" for name in names)
+
+
+_CHANNELS = _notification("broker", "channels", "contacts", "dead_letters")
+_ENGINE = _notification("db", "dispatch", "engine")
+# The longest first: what is left at the end is then short, and those that run side by side end together. The end-to-end
 # suites wait more than they work, each on a broker of its own.
 SUITES = (
     Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("e2e-sqlite", ("tests_e2e",), {"HERALD_E2E_DATABASES": "sqlite"}),
-    Suite("notification-first", _FIRST, on_own_services=True),
+    Suite("notification-channels", _CHANNELS, on_own_services=True),
+    Suite("notification-engine", _ENGINE, on_own_services=True),
     Suite(
-        "notification-second",
+        "notification-rest",
         ("notification_service/tests",),
-        options=tuple(f"--ignore={path}" for path in _FIRST),
+        options=tuple(f"--ignore={path}" for path in (*_CHANNELS, *_ENGINE)),
         on_own_services=True,
     ),
-    Suite("auth-sqlite", ("auth_service/tests",)),
     Suite("auth-postgresql", ("auth_service/tests",), on_postgres="AUTH_DATABASE_URL"),
     Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
+    Suite("auth-sqlite", ("auth_service/tests",)),
 )
 _SLOWEST = 15
 _PROGRESS_S = 15.0
@@ -289,7 +292,7 @@ def main() -> None:
     parser.add_argument(
         "--side-by-side",
         type=int,
-        default=int(os.environ.get("HERALD_TEST_SUITES_AT_ONCE", min(2, os.cpu_count() or 1))),
+        default=int(os.environ.get("HERALD_TEST_SUITES_AT_ONCE", min(3, 1 + (os.cpu_count() or 1)))),
         metavar="N",
         help="suites at the same time; 1 shows their output as it comes",
     )
