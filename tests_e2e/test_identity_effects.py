@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from harness.broker import Backend, queue_counts
@@ -157,6 +159,35 @@ async def test_deactivation_closes_sockets_and_every_way_back(stack: Stack, rest
         answers = [await rest.auth("POST", "/api/v1/auth/token", json=each) for each in (body, wrong)]
         assert [answer.status_code for answer in answers] == [401, 401]
         assert answers[0].json()["detail"] == answers[1].json()["detail"]
+
+
+@pytest.mark.req("A19")
+async def test_switching_off_by_sql_closes_sockets_too(stack: Stack, rest: Rest) -> None:
+    people = await rest.make_people(2)
+    sockets = [
+        await connect(url, person.access, device_id="phone")
+        for url, person in zip(stack.system.notify_urls, people, strict=True)
+    ]
+    for socket in sockets:
+        await socket.next("welcome")
+    started = time.monotonic()
+    await asyncio.to_thread(switch_off_by_sql, stack, [person.id for person in people])
+    assert [await socket.wait_closed(within_s=20) for socket in sockets] == [4503, 4503]
+    assert time.monotonic() - started < LIMIT_S
+
+
+def switch_off_by_sql(stack: Stack, user_ids: list[str]) -> None:
+    """As somebody does who has the database's password: no code of the auth service sees it."""
+    statement = "UPDATE accounts_user SET is_active = false WHERE id = "
+    if stack.system.auth_database is not None:
+        with psycopg.connect(stack.system.auth_database) as elsewhere:
+            for user_id in user_ids:
+                elsewhere.execute(statement + "%s", [user_id])
+        return
+    path = stack.system.run_dir / "auth.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connected:
+        connected.executemany(statement + "?", [[user_id.replace("-", "")] for user_id in user_ids])
+        connected.commit()
 
 
 @pytest.mark.req("A18", "X-2")
