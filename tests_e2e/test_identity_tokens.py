@@ -305,7 +305,8 @@ async def test_while_the_auth_service_is_away(stack: Stack, rest: Rest, forger: 
     watching = await connect(stack.system.notify_urls[0], gone.access, device_id="phone")
     await watching.next("welcome")
     await rest.auth("POST", f"/api/v1/users/{gone.id}/deactivate", token=admin.access)
-    assert await watching.wait_closed(within_s=5) == 4503
+    # By the event; or, right after a node's connection to the broker was lost, because its token was asked for again.
+    assert await watching.wait_closed(within_s=5) in (4503, 4505)
     await asyncio.to_thread(stack.kill, "auth")
     try:
         for node in range(2):
