@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from service import Service
@@ -62,7 +63,9 @@ async def test_unknown_routes_and_wrong_methods(service: Service) -> None:
         check_problem(await service.get(path), 404, "not_found")
     wrong = await service.call("DELETE", "/api/v1/inbox", service.add_person())
     check_problem(wrong, 405, "method_not_allowed")
-    assert "GET" in wrong.headers["allow"]
+    assert wrong.headers["allow"] == "GET"
+    both = await service.call("OPTIONS", f"/api/v1/users/{uuid4()}/preferences", service.add_person())
+    assert (both.status_code, both.headers["allow"]) == (405, "GET, PUT")
 
 
 @pytest.mark.req("E09")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django_filters.rest_framework import DjangoFilterBackend
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -247,6 +248,7 @@ class ErasedUsersView(ApiView):
         "Which of these users were erased",
         response=ErasedUsers,
         answers={"items": [{"id": "0192f6a0-c0de-7abc-8def-0000000000aa", "tenant": "default"}]},
+        parameters=[OpenApiParameter("ids", str, required=True, description="Users' ids, divided by commas.")],
     )
     def get(self, request: Request) -> Response:
         """For a mirror that missed events: it erases only whom this names, never whom a list merely lacks."""

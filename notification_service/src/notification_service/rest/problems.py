@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -57,9 +58,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ServiceError):
         return answer_error(error.__cause__, request.scope)
     code = _CODES.get(error.status_code, ErrorCode.BAD_REQUEST)
-    return _respond(
-        request.scope, status=error.status_code, code=code, detail=str(error.detail), headers=dict(error.headers or {})
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := _find_methods(request)):
+        # All of the resource's (RFC 9110, section 10.2.1); the framework names those of one of its routes.
+        headers["Allow"] = ", ".join(sorted(methods))
+    return _respond(request.scope, status=error.status_code, code=code, detail=str(error.detail), headers=headers)
+
+
+def _find_methods(request: Request) -> set[str]:
+    """The methods of all routes with the path of the one that matched."""
+    path = getattr(request.scope.get("route"), "path", None)
+    routes = iter_route_contexts(request.app.routes)
+    return {method for route in routes if route.path == path for method in route.methods or ()}
 
 
 def answer_fault(scope: Scope) -> Response:
