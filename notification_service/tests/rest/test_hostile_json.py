@@ -137,3 +137,15 @@ async def test_sql_in_every_parameter_is_text_or_refused(service: Service, odd: 
             assert answer.status_code in (200, 400, 422), (path, name)
             if answer.status_code == 200:
                 assert answer.json()["items"] == []
+
+
+@pytest.mark.req("E03")
+@pytest.mark.parametrize("name", ["data", "a field nobody knows"])
+async def test_numbers_beyond_64_bits_are_refused_one_by_one(service: Service, name: str) -> None:
+    value = b'{"x":%d}' % 2**70
+    good = b'{"title":"t","recipients":{"users":["ext:nobody"]}}'
+    bad = b'{"title":"t","recipients":{"users":["ext:nobody"]},"%s":%s}' % (name.encode(), value)
+    answer = await post(service, b'{"items":[' + bad + b"," + good + b"]}", BATCH)
+    first, second = answer.json()["items"]
+    assert (first["status"], first["errors"][0]["field"]) == (422, name)
+    assert second["status"] == 202

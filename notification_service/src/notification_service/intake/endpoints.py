@@ -69,7 +69,11 @@ def make_intake_router(acceptor: Acceptor, callers: Callers) -> APIRouter:
 
 
 def _read_item(item: dict[str, Any]) -> NotificationRequest | ServiceError:
-    if len(orjson.dumps(item)) > MAX_REQUEST_BYTES:
+    try:
+        size_bytes = len(orjson.dumps(item))
+    except orjson.JSONEncodeError:
+        return InvalidSchema([FieldError(field=_find_unwritable(item), message="holds a number beyond 64 bits")])
+    if size_bytes > MAX_REQUEST_BYTES:
         return TooLarge(MAX_REQUEST_BYTES)
     try:
         return NotificationRequest.model_validate(item)
@@ -77,6 +81,15 @@ def _read_item(item: dict[str, Any]) -> NotificationRequest | ServiceError:
         return InvalidSchema(
             [FieldError(field=field, message=message) for field, message in describe_errors(error.errors())]
         )
+
+
+def _find_unwritable(item: dict[str, Any]) -> str:
+    for name, value in item.items():
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            return name
+    return ""
 
 
 def _describe_refusal(index: int, error: ServiceError) -> BatchItemOut:
