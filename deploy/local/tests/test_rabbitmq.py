@@ -59,6 +59,14 @@ def test_free_ports_differ() -> None:
     assert len(set(find_free_ports(20))) == 20
 
 
+def test_a_port_is_given_to_one_process_only_before_anything_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = find_free_ports(3)
+    monkeypatch.setattr("herald_local.ports._LOWEST", min(ports))
+    monkeypatch.setattr("herald_local.ports._HIGHEST", min(ports) + 1)
+    with pytest.raises(OSError, match="no free port is left"):
+        find_free_ports(1)
+
+
 def test_the_production_definitions_set_the_same_policy() -> None:
     definitions = Path(__file__).parents[2] / "rabbitmq" / "definitions.json"
     assert USER_QUEUE_POLICY in json.loads(definitions.read_text())["policies"]
