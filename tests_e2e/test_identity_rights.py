@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import subprocess
 import sys
@@ -161,6 +162,36 @@ async def test_cutting_off_all_tokens_reaches_open_sockets(stack: Stack, rest: R
     again = await connect(stack.system.notify_urls[0], refreshed.json()["access"], device_id="d0")
     await again.next("welcome")
     await again.close()
+
+
+@pytest.mark.req("A19", "X-2")
+async def test_switching_a_tenant_off_closes_its_sockets_everywhere(stack: Stack, rest: Rest) -> None:
+    admin = await rest.log_in("admin")
+    slug = f"closing-{uuid.uuid4().hex[:8]}"
+    made = await rest.auth("POST", "/api/v1/tenants", token=admin.access, json={"slug": slug, "name": "Closing"})
+    assert made.status_code == 201, made.text
+    (inside, other) = [await make_person(rest, Role.USER, tenant=tenant) for tenant in (slug, "default")]
+    devices = {
+        person.id: [
+            await connect(url, person.access, device_id=f"d{index}")
+            for index, url in enumerate(stack.system.notify_urls)
+        ]
+        for person in (inside, other)
+    }
+    for device in itertools.chain(*devices.values()):
+        await device.next("welcome")
+    off = await rest.auth("PATCH", f"/api/v1/tenants/{slug}", token=admin.access, json={"is_active": False})
+    assert off.status_code == 200, off.text
+    assert [await device.wait_closed(within_s=10) for device in devices[inside.id]] == [4503, 4503]
+    for node in range(2):
+        assert (await rest.notify("GET", "/api/v1/inbox", token=inside.access, node=node)).status_code == 401
+    refreshed = await rest.auth("POST", "/api/v1/auth/token/refresh", json={"refresh": inside.refresh})
+    assert refreshed.status_code == 401
+    # Everybody's token was asked about; whoever belongs elsewhere goes on.
+    for device in devices[other.id]:
+        await device.send(type="ping")
+        await device.next("pong")
+        await device.close()
 
 
 def run_auth_command(stack: Stack, *arguments: str) -> None:

@@ -22,10 +22,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from pydantic import SecretStr
 
+from auth_service import clock
 from auth_service.accounts.actions import do_set_roles
 from auth_service.accounts.models import User
 from auth_service.audit.origin import SYSTEM
 from auth_service.internal_api import keys
+from auth_service.service_accounts.models import ServiceAccount
+from auth_service.tenants.models import Tenant
 from shared_contracts.scopes import Role, Scope
 
 INTROSPECT = "/internal/v1/tokens/introspect"
@@ -180,6 +183,42 @@ def test_a_batch_answers_like_one_by_one_in_three_queries(device: Device, alice:
     assert answer.body["items"] == [introspect(token or "") for token in tokens]
     assert [item["active"] for item in answer.body["items"]].count(False) == 2
     assert len(queries) <= 3
+
+
+@pytest.mark.req("A19", "A20", "A22", "A26")
+def test_a_batch_says_what_ended_and_only_for_what_was_signed_here(device: Device, alice: User, admin: Device) -> None:
+    names = ("logged out", "closed", "erased", "refreshable", "by a client")
+    people = {name: make_user() for name in names}
+    devices = {name: log_in(person) for name, person in people.items()}
+    devices["logged out"].post("/api/v1/auth/logout")
+    admin.post(f"/api/v1/users/{people['closed'].id}/deactivate")
+    admin.delete(f"/api/v1/users/{people['erased'].id}")
+    User.objects.filter(id=people["refreshable"].id).update(tokens_not_before=clock.now())
+    client, service = make_service(Scope.TOKENS_ISSUE)
+    issued = service.post("/api/v1/auth/user-tokens", {"items": [{"user_id": str(people["by a client"].id)}]})
+    ServiceAccount.objects.filter(id=client.id).update(is_active=False)
+    Tenant.objects.create(slug="closing", name="Closing")
+    of_tenant = log_in(make_user(tenant="closing"))
+    Tenant.objects.filter(slug="closing").update(is_active=False)
+    expected = {
+        "junk": None,
+        (devices["logged out"].token or "")[:-2]: None,
+        devices["logged out"].refresh or "": None,
+        device.token or "": None,
+        devices["logged out"].token or "": "session_ended",
+        devices["closed"].token or "": "account_closed",
+        devices["erased"].token or "": "account_closed",
+        devices["refreshable"].token or "": None,
+        issued.body["items"][0]["access"]: "session_ended",
+        of_tenant.token or "": "account_closed",
+    }
+
+    with CaptureQueriesContext(connection) as queries:
+        answer = internal().post(BATCH, {"tokens": list(expected)})
+
+    assert dict(zip(expected, answer.body["endings"], strict=True)) == expected
+    assert [item for item in answer.body["items"] if not item["active"]] == [{"active": False}] * (len(expected) - 1)
+    assert len(queries) <= 4
 
 
 @pytest.mark.parametrize("tokens", [[], ["x"] * 501, None, "x", [1]])

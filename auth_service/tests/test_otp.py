@@ -40,6 +40,8 @@ def test_a_login_needs_a_code_once_the_factor_is_confirmed(frozen: clock.FrozenC
     asked = login()
     assert (asked.status, asked.code) == (401, "otp_required")
     assert (login(otp="000000").status, login(otp="000000").code) == (401, "invalid_otp")
+    assert (login(otp="١٢٣٤٥٦").status, login(otp="١٢٣٤٥٦").code) == (401, "invalid_otp")
+    frozen.advance(600)
     assert login(otp=code(secret)).status == 200
 
 

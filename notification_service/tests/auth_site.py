@@ -82,6 +82,7 @@ class AuthSite:
         asked: Requests by path.
         batches: The tokens of each introspection call.
         inactive: Tokens that introspection calls inactive.
+        endings: What introspection says of how an inactive token ended.
         overrides: Changes to what introspection says of a subject.
         is_down: Answer 503 to everything.
         delay_s: Before every answer.
@@ -98,6 +99,7 @@ class AuthSite:
         self.keys = [public_jwk(edwards_key(), "ed-1"), public_jwk(rsa_key(), "rsa-1")]
         self.key_set_body: bytes | None = None
         self.inactive: set[str] = set()
+        self.endings: dict[str, str] = {}
         self.overrides: dict[str, dict[str, Any]] = {}
         self.tickets: dict[str, dict[str, Any]] = {}
         self.is_down = False
@@ -155,7 +157,8 @@ class AuthSite:
             return refusal
         tokens = (await request.json())["tokens"]
         self.batches.append(tokens)
-        return JSONResponse({"items": [self._describe(token) for token in tokens]})
+        items = [self._describe(token) for token in tokens]
+        return JSONResponse({"items": items, "endings": [self.endings.get(token) for token in tokens]})
 
     async def _redeem(self, request: Request) -> Response:
         if refusal := await self._note(request):

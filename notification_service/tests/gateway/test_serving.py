@@ -16,15 +16,17 @@ from notification_service.background import spawn
 from notification_service.errors import Unavailable
 from notification_service.gateway.client import Client
 from notification_service.gateway.cursors import Cursors
-from notification_service.gateway.effects import Effect, Fetch
+from notification_service.gateway.effects import Close, Effect, Fetch
 from notification_service.gateway.feeds import Feeds
 from notification_service.gateway.ports import Device, PageWanted
 from notification_service.gateway.serving import Serving
 from notification_service.gateway.session import Limits, Session
 from notification_service.identity.access import Access
+from notification_service.identity.introspection import Answer, Ending
 from notification_service.notifications.pages import Page, StreamInfo
 from shared_contracts.ids import new_id
 from shared_contracts.scopes import Scope
+from shared_contracts.ws.close_codes import CloseCode
 from shared_contracts.ws.frames import Hello
 
 
@@ -129,6 +131,31 @@ async def test_a_thousand_that_resume_together_cost_a_handful_of_queries() -> No
     assert sum(mailbox.opened) == sum(mailbox.pages) == 1_000
     # Calls, each of a few statements whatever its length: at most one for ten that resume.
     assert len(mailbox.opened) + len(mailbox.pages) <= 100
+
+
+@pytest.mark.req("A19", "A22", "A23")
+async def test_a_socket_is_closed_by_what_ended_for_its_token() -> None:
+    serving, _ = make()
+    answers = {
+        "closed": (Answer(is_active=False, ending=Ending.ACCOUNT_CLOSED), CloseCode.ACCOUNT_CLOSED),
+        "ended": (Answer(is_active=False, ending=Ending.SESSION_ENDED), CloseCode.SESSION_REVOKED),
+        "cut off": (Answer(is_active=False), CloseCode.TOKEN_EXPIRED),
+        "good": (Answer(is_active=True, roles=("user",)), None),
+    }
+
+    async def ask(token: str) -> Answer:
+        return answers[token][0]
+
+    serving._access.introspection = cast("Any", SimpleNamespace(ask=ask))
+    phones = {token: Phone(session=open_session()[0]) for token in answers}
+    for token, phone in phones.items():
+        phone.token = token
+    await serving.validate_again([cast("Client", phone) for phone in phones.values()])
+    codes = {
+        token: next((effect.code for effect in phone.effects if isinstance(effect, Close)), None)
+        for token, phone in phones.items()
+    }
+    assert codes == {token: code for token, (_, code) in answers.items()}
 
 
 @pytest.mark.req("H09")

@@ -18,7 +18,7 @@ from waiting import until
 from notification_service.errors import Unavailable
 from notification_service.identity import introspection as introspection_module
 from notification_service.identity.access import Access
-from notification_service.identity.introspection import Introspection
+from notification_service.identity.introspection import Ending, Introspection
 from notification_service.identity.key_set import KeySet
 from notification_service.identity.tokens import SignatureCheck, TokenRefused
 from shared_contracts.scopes import Scope
@@ -77,6 +77,20 @@ async def test_a_thousand_at_once_cost_a_few_calls_and_each_gets_its_own_answer(
     assert [answer.is_active for answer in answers] == [token not in auth.inactive for token in tokens]
     assert auth.asked[BATCH] <= 8
     assert max(len(batch) for batch in auth.batches) <= 500
+
+
+@pytest.mark.req("A19", "A22")
+async def test_an_answer_says_what_ended(auth: AuthSite, clock: SetClock) -> None:
+    said = {"account_closed": Ending.ACCOUNT_CLOSED, "session_ended": Ending.SESSION_ENDED, "a later word": None}
+    tokens = {auth.token(): word for word in said}
+    auth.endings = tokens
+    auth.inactive = {*tokens, plain := auth.token()}
+    async with access_to(auth, clock) as access:
+        answers = {token: await access.introspection.ask(token) for token in auth.inactive}
+        good = await access.introspection.ask(auth.token())
+    assert {tokens[token]: answers[token].ending for token in tokens} == said
+    assert (answers[plain].ending, good.ending) == (None, None)
+    assert not any(answer.is_active for answer in answers.values())
 
 
 async def test_an_answer_is_used_for_half_a_minute_and_no_longer(auth: AuthSite, clock: SetClock) -> None:

@@ -127,7 +127,7 @@ def _do_use_totp(device: OtpDevice, code: str) -> bool:
     totp = pyotp.TOTP(secret)
     present = clock.timestamp_s() // _STEP_S
     for step in range(present - _STEPS_OFF, present + _STEPS_OFF + 1):
-        if hmac.compare_digest(totp.generate_otp(step), code):
+        if hmac.compare_digest(totp.generate_otp(step).encode(), code.encode()):
             # One statement: of two logins with the same code one wins.
             return bool(OtpDevice.objects.filter(user_id=device.user_id, last_step__lt=step).update(last_step=step))
     return False

@@ -146,7 +146,7 @@ class UserBatchIn(serializers.Serializer[Any]):
     """1 to 1,000 users. Each is judged alone: a wrong one does not keep the others out."""
 
     items = UserBatchRowIn(many=True)
-    tenant = SlugField(SLUG_PATTERN, required=False)
+    tenant = SlugField(SLUG_PATTERN, required=False, allow_null=True)
 
 
 class UserBatchRowOut(serializers.Serializer[Any]):

@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from auth_service.accounts.serializers import UserOut
 from auth_service.api.fields import SecretField, TextField
+from auth_service.tokens.liveness import Ending
 
 MAX_TOKENS_PER_CALL = 500
 
@@ -58,9 +59,10 @@ class RedemptionOut(IntrospectionOut):
 
 
 class IntrospectionBatchOut(serializers.Serializer[Any]):
-    """One answer per token, in their order."""
+    """One answer per token, and what ended for it, in their order."""
 
     items = IntrospectionOut(many=True)
+    endings = serializers.ListField(child=serializers.ChoiceField(choices=[*Ending], allow_null=True))
 
 
 class TicketIn(serializers.Serializer[Any]):

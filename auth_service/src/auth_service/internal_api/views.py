@@ -45,7 +45,7 @@ from auth_service.internal_api.serializers import (
 from auth_service.metrics import TOKENS_REJECTED
 from auth_service.tokens.access_tokens import RejectedToken, check_access_token, sign
 from auth_service.tokens.actions import do_redeem_ticket
-from auth_service.tokens.liveness import Live, check_all_live
+from auth_service.tokens.liveness import Ending, Live, check_all_live, check_live, find_endings
 from shared_contracts.scopes import format_scope
 
 INACTIVE = {"active": False}
@@ -71,11 +71,22 @@ _GROUP = {"id": "0192f6a0-c0de-7abc-8def-00000000beef", "slug": "ops", "name": "
 _MEMBERSHIP = {"group_id": _GROUP["id"], "user_id": _ACTIVE["sub"]}
 
 
-def introspect(tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """The answers for these tokens, in three queries at most; two for one."""
+def introspect(token: str) -> dict[str, Any]:
+    """The answer for this token, in two queries at most."""
+    try:
+        return _answer(check_live(check_access_token(token)))
+    except RejectedToken as rejected:
+        return _answer(rejected)
+
+
+def introspect_all(tokens: Sequence[str]) -> tuple[list[dict[str, Any]], list[Ending | None]]:
+    """The answers for these tokens and what ended, in four queries at most."""
     checked = [_check(token) for token in tokens]
-    alive = iter(check_all_live([claims for claims in checked if not isinstance(claims, RejectedToken)]))
-    return [_answer(claims if isinstance(claims, RejectedToken) else next(alive)) for claims in checked]
+    signed = [claims for claims in checked if not isinstance(claims, RejectedToken)]
+    found = check_all_live(signed)
+    alive = iter(zip(found, find_endings(list(zip(signed, found, strict=True))), strict=True))
+    both = [(claims, None) if isinstance(claims, RejectedToken) else next(alive) for claims in checked]
+    return [_answer(each) for each, _ in both], [ending for _, ending in both]
 
 
 class IntrospectionView(ApiView):
@@ -96,7 +107,7 @@ class IntrospectionView(ApiView):
     )
     def post(self, request: Request) -> Response:
         """RFC 7662. Refresh tokens, tickets and anything else are inactive, without a reason."""
-        return Response(introspect([self.read(IntrospectionIn)["token"]])[0])
+        return Response(introspect(self.read(IntrospectionIn)["token"]))
 
 
 class IntrospectionBatchView(ApiView):
@@ -111,11 +122,16 @@ class IntrospectionBatchView(ApiView):
         request=IntrospectionBatchIn,
         response=IntrospectionBatchOut,
         sends={"tokens": ["eyJ...", "eyJ..."]},
-        answers={"items": [_ACTIVE, INACTIVE]},
+        answers={"items": [_ACTIVE, INACTIVE], "endings": [None, "session_ended"]},
     )
     def post(self, request: Request) -> Response:
-        """The same answers as one by one, in three queries altogether: for a gateway whose sockets all came back."""
-        return Response({"items": introspect(self.read(IntrospectionBatchIn)["tokens"])})
+        """The same answers as one by one, in four queries altogether: for a gateway whose sockets all came back.
+
+        A gateway that missed an event has to tell a device why its socket is closed, so `endings` says what ended: the
+        account or the session; null where a fresh token would do, and for everything we did not sign.
+        """
+        items, endings = introspect_all(self.read(IntrospectionBatchIn)["tokens"])
+        return Response({"items": items, "endings": endings})
 
 
 class TicketRedemptionView(ApiView):

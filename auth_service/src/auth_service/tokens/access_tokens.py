@@ -24,7 +24,7 @@ _NUMBERS = ("exp", "iat", "nbf")
 
 
 class Rejection(StrEnum):
-    """Why a token is refused: a label of `auth_token_rejected_total`. Callers are never told which."""
+    """Why a token is refused: a label of `auth_token_rejected_total`. Whoever shows it is never told which."""
 
     MALFORMED = "malformed"
     ALGORITHM = "alg"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from auth_service import clock
@@ -62,6 +63,31 @@ def check_all_live(many: Sequence[AccessTokenClaims]) -> list[Live | RejectedTok
     return answers
 
 
+class Ending(StrEnum):
+    """Why the holder of a token that was good will get no other one. Told to services, for the sockets they hold."""
+
+    ACCOUNT_CLOSED = "account_closed"
+    SESSION_ENDED = "session_ended"
+
+
+def find_endings(found: Sequence[tuple[AccessTokenClaims, Live | RejectedToken]]) -> list[Ending | None]:
+    """What ended, where something did; None for a token that counts or whose holder may refresh it.
+
+    One query when a session is not there any more, else none: it may have been pruned, or its user erased.
+    """
+    ended = [isinstance(each, RejectedToken) and each.reason is Rejection.SESSION_ENDED for _, each in found]
+    asked = {claims.sub for (claims, _), has_ended in zip(found, ended, strict=True) if has_ended}
+    existing = set(User.objects.filter(id__in=asked).values_list("id", flat=True)) if asked else set()
+    endings: list[Ending | None] = []
+    for (claims, each), has_ended in zip(found, ended, strict=True):
+        if has_ended:
+            endings.append(Ending.SESSION_ENDED if claims.sub in existing else Ending.ACCOUNT_CLOSED)
+        else:
+            is_closed = isinstance(each, RejectedToken) and each.reason is Rejection.INACTIVE
+            endings.append(Ending.ACCOUNT_CLOSED if is_closed else None)
+    return endings
+
+
 def is_cut_off(issued_at: datetime, cut_offs: Iterable[datetime | None]) -> bool:
     """Whether the latest of these cut-off times is later than the token (A23: the latest wins, whichever level)."""
     latest = max((cut_off for cut_off in cut_offs if cut_off is not None), default=None)
@@ -83,7 +109,8 @@ def _check_user(claims: AccessTokenClaims, session: Session | None, everyone: da
     if session.ended_at is not None or session.expires_at <= now:
         raise RejectedToken(Rejection.SESSION_ENDED)
     if client is not None and not client.is_active:
-        raise RejectedToken(Rejection.INACTIVE)
+        # The account goes on, the sessions its application opened do not.
+        raise RejectedToken(Rejection.SESSION_ENDED)
     client_cut_off = client.tokens_not_before if client else None
     cut_offs = (everyone, user.tokens_not_before, session.tokens_not_before, client_cut_off)
     if is_cut_off(issued_at(claims), cut_offs):

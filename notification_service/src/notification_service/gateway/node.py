@@ -51,9 +51,10 @@ from notification_service.gateway.gossip import (
 from notification_service.gateway.handshake import OriginRule
 from notification_service.gateway.ports import Intake, Mailbox, PreferencesPort
 from notification_service.gateway.presences import Presences
-from notification_service.gateway.serving import Serving
+from notification_service.gateway.serving import CLOSINGS, Serving
 from notification_service.gateway.session import Limits
 from notification_service.identity.access import Access
+from notification_service.identity.introspection import Ending
 from notification_service.identity.key_set import KeySet
 from notification_service.notifications.pages import FrameType
 from notification_service.presence.board import Attendance, Attendances, Board
@@ -416,10 +417,10 @@ class GatewayNode:
                 self.presences.recheck_soon(members.removed)
             case KeyRotatedEvent():
                 self._keys.refresh()
-                # A key may have leaked, or all tokens been cut off. Refreshing shows a client where it stands.
+                # A key may have leaked, all tokens been cut off, or a tenant been switched off.
                 self._access.introspection.forget_all()
                 everybody = tuple(self._connections.values())
-                spawn(self._serving.validate_again(everybody, code=CloseCode.TOKEN_EXPIRED), name="validate-again")
+                spawn(self._serving.validate_again(everybody), name="validate-again")
             case UnknownEvent() | _:
                 pass
 
@@ -432,7 +433,7 @@ class GatewayNode:
         self._access.introspection.note_ended(user_id)
         feed = self.feeds.find(user_id)
         for connection in tuple(feed.connections) if feed else ():
-            connection.run(connection.session.close(CloseCode.ACCOUNT_CLOSED, "the account is closed"))
+            connection.run(connection.session.close(*CLOSINGS[Ending.ACCOUNT_CLOSED]))
 
     def _close_sessions(self, user_id: UUID, session_ids: tuple[UUID, ...] | None, spared: UUID | None) -> None:
         feed = self.feeds.find(user_id)
@@ -441,7 +442,7 @@ class GatewayNode:
             if identity is None or identity.session_id == spared:
                 continue
             if session_ids is None or identity.session_id in session_ids:
-                connection.run(connection.session.close(CloseCode.SESSION_REVOKED, "the session was ended"))
+                connection.run(connection.session.close(*CLOSINGS[Ending.SESSION_ENDED]))
 
     def _on_node_connected(self) -> None:
         # Whatever was said while the queue was away is lost: ask again about everything that can have changed.

@@ -22,6 +22,7 @@ from notification_service.gateway.feeds import Feeds
 from notification_service.gateway.ports import Device, Intake, Mailbox, PageWanted, PreferencesPort
 from notification_service.gateway.session import Identity
 from notification_service.identity.access import Access, Caller
+from notification_service.identity.introspection import Ending
 from notification_service.identity.tokens import TokenRefused
 from notification_service.notifications.pages import Page, StreamInfo
 from shared_contracts.error_codes import ErrorCode
@@ -37,6 +38,12 @@ _VALIDATION_TRIES: Final = 240
 _VALIDATION_PAUSE: Final = timedelta(seconds=5)
 # A frame that is on its way when the store is asked arrives within this time.
 _GRACE: Final = timedelta(seconds=1)
+# The same words as when the event comes.
+CLOSINGS: Final[Mapping[Ending | None, tuple[CloseCode, str]]] = {
+    Ending.ACCOUNT_CLOSED: (CloseCode.ACCOUNT_CLOSED, "the account is closed"),
+    Ending.SESSION_ENDED: (CloseCode.SESSION_REVOKED, "the session was ended"),
+    None: (CloseCode.TOKEN_EXPIRED, "the token is no longer good"),
+}
 
 
 class Serving:
@@ -108,10 +115,8 @@ class Serving:
         session = connection.session
         connection.run(session.on_refreshed(_make_identity(caller), wanted.ref, now=now, wall_clock=wall_clock))
 
-    async def validate_again(
-        self, connections: Sequence[Client], *, code: CloseCode = CloseCode.SESSION_REVOKED
-    ) -> None:
-        """Ask the auth service about tokens of open sessions, because its events may have been missed.
+    async def validate_again(self, connections: Sequence[Client]) -> None:
+        """Ask the auth service about tokens of open sessions, because its events may have been missed, or concern all.
 
         While it does not answer, asked again until every token in question has expired.
         """
@@ -121,14 +126,14 @@ class Serving:
             later: list[Client] = []
             for start in range(0, len(waiting), _MAX_BATCH):
                 part = waiting[start : start + _MAX_BATCH]
-                are_done = await asyncio.gather(*(self._validate(each, code) for each in part))
+                are_done = await asyncio.gather(*(self._validate(each) for each in part))
                 later += [each for each, is_done in zip(part, are_done, strict=True) if not is_done]
             waiting = later
             if not waiting:
                 return
             await self._clock.sleep(_VALIDATION_PAUSE)
 
-    async def _validate(self, connection: Client, code: CloseCode) -> bool:
+    async def _validate(self, connection: Client) -> bool:
         try:
             answer = await self._access.introspection.ask(connection.token or "")
         except Unavailable:
@@ -136,7 +141,8 @@ class Serving:
         if answer.is_active:
             connection.run(connection.session.on_rights(answer.roles))
         else:
-            connection.run(connection.session.close(code, "the token is no longer good"))
+            code, detail = CLOSINGS[answer.ending]
+            connection.run(connection.session.close(code, detail))
         return True
 
     async def _check(self, connection: Client, token: str, ticket: str | None) -> Caller | None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -35,12 +36,20 @@ _MAX_TRIES: Final = 3
 _MAX_ENDED: Final = 50_000
 
 
+class Ending(StrEnum):
+    """Why a token that was good counts no more, and no other one will be given for it."""
+
+    ACCOUNT_CLOSED = "account_closed"
+    SESSION_ENDED = "session_ended"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the auth service said of one token.
 
     Attributes:
-        is_active: Everything else is None or empty when it is not.
+        is_active: Everything else but `ending` is None or empty when it is not.
+        ending: Of an inactive one; None where a fresh token would do.
         roles, scope: As they are now, which may be less than what the token says.
         access: Of a redeemed ticket: the token it was bought with.
     """
@@ -54,9 +63,11 @@ class Answer:
     username: str | None = None
     expires_at: datetime | None = None
     access: str | None = field(default=None, repr=False)
+    ending: Ending | None = None
 
 
 _INACTIVE = Answer(is_active=False)
+_ENDED = {each.value: Answer(is_active=False, ending=each) for each in Ending}
 
 
 class Introspection:
@@ -167,7 +178,10 @@ class Introspection:
                 self._url, json={"tokens": list(tokens)}, headers=self._headers, timeout=_CALL_LIMIT_S
             )
             response.raise_for_status()
-            return [_read_answer(item) for item in response.json()["items"]]
+            body = response.json()
+            # Without them, as an earlier version answers, devices try another token and learn it from that.
+            endings = body.get("endings") or [None] * len(tokens)
+            return [_read_answer(*both) for both in zip(body["items"], endings, strict=True)]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             log.warning("introspection_failed", count=len(tokens), problem=f"{type(error).__name__}: {error}")
             raise Unavailable("the auth service does not answer") from error
@@ -184,9 +198,10 @@ class Introspection:
                     del self._by_user[old.user_id]
 
 
-def _read_answer(item: dict[str, Any]) -> Answer:
+def _read_answer(item: dict[str, Any], ending: str | None = None) -> Answer:
     if item.get("active") is not True:
-        return _INACTIVE
+        # A word of a later version says no more than none.
+        return _ENDED.get(ending or "", _INACTIVE)
     return Answer(
         is_active=True,
         user_id=UUID(item["sub"]),
