@@ -16,6 +16,7 @@ import time
 from typing import Final
 from uuid import UUID, uuid4
 
+import uvloop
 from sqlalchemy import insert
 
 from benchmarks.channel_setup import Installation, installed, services
@@ -38,7 +39,7 @@ class _Endpoints:
         self.others_are_called = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
@@ -117,7 +118,7 @@ def main() -> None:
     """The exit code is 1 when the target was missed."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     with services():
-        found = [asyncio.run(measure(rounds, kind)) for kind in sys.argv[2:] or ("sqlite", "postgresql")]
+        found = [uvloop.run(measure(rounds, kind)) for kind in sys.argv[2:] or ("sqlite", "postgresql")]
     sys.exit(max(found) >= TARGET)
 
 

@@ -147,13 +147,15 @@ class MailSink:
     sessions: int = 0
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     answered: int = 0
+    takes_groups: bool = True
+    """Whether it says that commands may come before the last one is answered (RFC 2920)."""
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         self.sessions += 1
         session.host_name = hostname
-        return responses
+        return ["250-PIPELINING", *responses] if self.takes_groups else responses
 
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

@@ -1,4 +1,7 @@
-"""Everything about deliveries that are to be sent, in one statement: notification, user, contact, suppression."""
+"""Everything about deliveries that are to be sent: notification, user, contact, suppression.
+
+Many deliveries of a batch are of few notifications, which are read once: one to a thousand people names them all.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, and_, select
+from sqlalchemy import Executable, FromClause, Uuid, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.channels.models import deliveries
@@ -15,10 +18,10 @@ from notification_service.contacts.addresses import EMAIL, SMS, hash_address
 from notification_service.contacts.models import contacts, suppressions
 from notification_service.contacts.secrets import SecretBox
 from notification_service.db.base import AnyRow
-from notification_service.db.rows import make_rows
+from notification_service.db.rows import RowsStatement
 from notification_service.identity.models import users
-from notification_service.notifications.models import notifications
-from notification_service.notifications.repository import to_notification
+from notification_service.notifications.entity import Notification
+from notification_service.notifications.repository import find_notifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,29 @@ class Loaded:
     secret: str | None
 
 
-_NOTIFICATION = [column.label(f"n_{column.name}") for column in notifications.columns]
-_USER = [column.label(f"u_{column.name}") for column in users.columns]
-_CONTACT = [column.label(f"c_{column.name}") for column in contacts.columns]
-
-
 class _Part:
     """The columns of one table out of a joined row."""
 
     __slots__ = ("_prefix", "_row")
 
-    def __init__(self, row: AnyRow, prefix: str) -> None:
-        self._row, self._prefix = row._mapping, prefix  # noqa: SLF001 - public, despite its name
+    def __init__(self, row: Any, prefix: str) -> None:
+        self._row, self._prefix = row, prefix
 
     def __getattr__(self, name: str) -> Any:
-        return self._row[f"{self._prefix}{name}"]
+        return getattr(self._row, f"{self._prefix}{name}")
+
+
+def _build_find_deliveries(_dialect_name: str, rows: FromClause) -> Executable:
+    user = [column.label(f"u_{column.name}") for column in users.columns]
+    contact = [column.label(f"c_{column.name}") for column in contacts.columns]
+    return select(*deliveries.columns, *user, *contact).select_from(
+        deliveries.join(rows, and_(rows.c.user_id == deliveries.c.user_id, rows.c.id == deliveries.c.id))
+        .outerjoin(users, users.c.id == deliveries.c.user_id)
+        .outerjoin(contacts, and_(contacts.c.user_id == deliveries.c.user_id, contacts.c.id == deliveries.c.contact_id))
+    )
+
+
+_FIND_DELIVERIES = RowsStatement({"user_id": Uuid(), "id": Uuid()}, _build_find_deliveries)
 
 
 async def load_deliveries(
@@ -66,18 +77,12 @@ async def load_deliveries(
         keys: (user, delivery) pairs, at least one.
         box: Decrypts addresses.
     """
-    wanted = make_rows(connection, {"user_id": Uuid(), "id": Uuid()}, list(keys))
-    statement = select(*deliveries.columns, *_NOTIFICATION, *_USER, *_CONTACT).select_from(
-        deliveries.join(wanted, and_(wanted.c.user_id == deliveries.c.user_id, wanted.c.id == deliveries.c.id))
-        .outerjoin(notifications, notifications.c.id == deliveries.c.notification_id)
-        .outerjoin(users, users.c.id == deliveries.c.user_id)
-        .outerjoin(contacts, and_(contacts.c.user_id == deliveries.c.user_id, contacts.c.id == deliveries.c.contact_id))
-    )
-    return {row.id: _read(row, box) for row in await connection.execute(statement)}
+    rows = await _FIND_DELIVERIES.execute(connection, list(keys))
+    found = await find_notifications(connection, {row.notification_id for row in rows}) if rows else {}
+    return {row.id: _read(row, found.get(row.notification_id), box) for row in rows}
 
 
-def _read(row: AnyRow, box: SecretBox) -> Loaded:
-    notification = to_notification(_Part(row, "n_")) if row.n_id is not None else None  # type: ignore[arg-type]
+def _read(row: Any, notification: Notification | None, box: SecretBox) -> Loaded:
     user = _Part(row, "u_") if row.u_id is not None else None
     contact = _Part(row, "c_") if row.c_id is not None else None
     address, secret = None, None

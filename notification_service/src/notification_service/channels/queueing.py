@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Integer, Uuid, func, select, tuple_, update
+from sqlalchemy import Executable, FromClause, Integer, Uuid, and_, bindparam, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
@@ -21,8 +21,9 @@ from notification_service.channels.fairness import exchange_turns
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery
 from notification_service.clock import Clock
+from notification_service.db.base import UtcDateTime
 from notification_service.db.engine import Database
-from notification_service.db.rows import make_rows
+from notification_service.db.rows import RowsStatement, make_rows
 from notification_service.errors import Unavailable
 from shared_contracts import headers
 from shared_contracts.delivery_state import DeliveryState
@@ -136,25 +137,38 @@ async def mark_queued(
     connection: AsyncConnection, queued: Collection[tuple[KeptDelivery, int]], *, now: datetime
 ) -> None:
     """Note that the broker has these, each with the number of its attempt; what a worker was faster with stays."""
-    rows = make_rows(
-        connection,
-        {"user_id": Uuid(), "id": Uuid(), "before": Integer()},
-        # Sorted, as workers claim them: two who lock the same rows in different orders would wait for each other.
-        sorted((each.user_id, each.id, attempt - 1) for each, attempt in queued),
-    )
+    records = sorted((each.user_id, each.id, attempt - 1) for each, attempt in queued)
+    await _MARK_QUEUED.execute(connection, records, now=now, look_again=now + LOOK_AGAIN)
+
+
+def _build_mark_queued(_dialect_name: str, rows: FromClause) -> Executable:
     columns = deliveries.c
-    await connection.execute(
-        update(deliveries)
+    # Without waiting for any: what is locked is being claimed, ended or changed by somebody who knows better. Whoever
+    # waits here for a row while holding others could wait for ever (requirement F12: PostgreSQL found such deadlocks).
+    free = (
+        select(columns.user_id, columns.id)
+        .join(rows, and_(columns.user_id == rows.c.user_id, columns.id == rows.c.id))
         .where(
-            columns.user_id == rows.c.user_id,
-            columns.id == rows.c.id,
             columns.status.in_((DeliveryState.PENDING, DeliveryState.QUEUED)),
             columns.attempts == rows.c.before,
             columns.settled_attempts == rows.c.before,
-            (columns.not_before.is_(None)) | (columns.not_before <= now),
+            (columns.not_before.is_(None)) | (columns.not_before <= bindparam("now", type_=UtcDateTime())),
         )
-        .values(status=DeliveryState.QUEUED, reason=None, not_before=None, next_attempt_at=now + LOOK_AGAIN)
+        .with_for_update(of=deliveries, skip_locked=True)
     )
+    return (
+        update(deliveries)
+        .where(tuple_(columns.user_id, columns.id).in_(free))
+        .values(
+            status=DeliveryState.QUEUED,
+            reason=None,
+            not_before=None,
+            next_attempt_at=bindparam("look_again", type_=UtcDateTime()),
+        )
+    )
+
+
+_MARK_QUEUED = RowsStatement({"user_id": Uuid(), "id": Uuid(), "before": Integer()}, _build_mark_queued)
 
 
 async def has_due(connection: AsyncConnection, *, now: datetime) -> bool:

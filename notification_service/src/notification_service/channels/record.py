@@ -9,7 +9,22 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Boolean, Integer, String, Text, Uuid, case, false, func, insert, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    Executable,
+    FromClause,
+    Integer,
+    String,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
@@ -23,7 +38,7 @@ from notification_service.channels.queueing import LOOK_AGAIN
 from notification_service.contacts.models import contacts
 from notification_service.contacts.suppressions import Suppression, suppress_addresses
 from notification_service.db.base import Json, UtcDateTime
-from notification_service.db.rows import RowTypes, make_rows
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.dead_letters.repository import DeadLetter, insert_dead_letters
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
@@ -46,6 +61,7 @@ _OUTCOME_TYPES: Final[RowTypes] = {
     "is_sent": Boolean(),
     "rules": Json,
     "share": String(),
+    "can_withdraw": Boolean(),
 }
 _ATTEMPT_TYPES: Final[RowTypes] = {column.name: column.type for column in delivery_attempts.columns}
 
@@ -75,14 +91,14 @@ async def claim_attempts(
     """
     if not wanted:
         return set()
-    rows = make_rows(
-        connection,
-        {"user_id": Uuid(), "id": Uuid(), "attempt": Integer(), "before": Integer()},
-        # Sorted: two workers lock rows in the same order.
-        sorted(wanted),
-    )
+    # Sorted: two workers lock rows in the same order.
+    claimed = await _CLAIM_ATTEMPTS.execute(connection, sorted(wanted), now=now, look_again=now + LOOK_AGAIN)
+    return {row.id for row in claimed}
+
+
+def _build_claim_attempts(_dialect_name: str, rows: FromClause) -> Executable:
     columns = deliveries.c
-    claimed = await connection.execute(
+    return (
         update(deliveries)
         .where(
             columns.user_id == rows.c.user_id,
@@ -96,13 +112,17 @@ async def claim_attempts(
             status=DeliveryState.QUEUED,
             reason=None,
             not_before=None,
-            last_attempt_at=now,
-            next_attempt_at=now + LOOK_AGAIN,
+            last_attempt_at=bindparam("now", type_=UtcDateTime()),
+            next_attempt_at=bindparam("look_again", type_=UtcDateTime()),
             share=None,
         )
         .returning(columns.id)
     )
-    return set(claimed.scalars())
+
+
+_CLAIM_ATTEMPTS = RowsStatement(
+    {"user_id": Uuid(), "id": Uuid(), "attempt": Integer(), "before": Integer()}, _build_claim_attempts
+)
 
 
 async def record_outcomes(
@@ -202,21 +222,29 @@ async def _insert_attempts(connection: AsyncConnection, outcomes: Sequence[Outco
         for made in each.attempts
     ]
     if records:
-        rows = make_rows(connection, _ATTEMPT_TYPES, records)
-        await connection.execute(insert(delivery_attempts).from_select(list(_ATTEMPT_TYPES), select(*rows.c)))
+        await _INSERT_ATTEMPTS.execute(connection, records)
+
+
+_INSERT_ATTEMPTS = RowsStatement(
+    _ATTEMPT_TYPES,
+    lambda _, rows: insert(delivery_attempts).from_select(list(_ATTEMPT_TYPES), select(*rows.c)),
+)
 
 
 async def _update_deliveries(
     connection: AsyncConnection, outcomes: Sequence[Outcome], now: datetime, reach: Reach
 ) -> set[UUID]:
-    records = sorted(_make_record(each) for each in outcomes)
-    rows = make_rows(connection, _OUTCOME_TYPES, records)
+    records = sorted((*_make_record(each), each.loaded.delivery.channel in reach.withdrawing) for each in outcomes)
+    return {row.id for row in await _UPDATE_DELIVERIES.execute(connection, records, now=now)}
+
+
+def _build_update_deliveries(_dialect_name: str, rows: FromClause) -> Executable:
     columns, new = deliveries.c, rows.c
-    sent_at = case((new.is_sent, now), else_=columns.sent_at)
+    now = bindparam("now", type_=UtcDateTime())
     # Recalled while it was being sent: it went out all the same, and is taken back where that can be done.
     was_recalled = (columns.status == DeliveryState.RECALLED) & new.is_sent
-    withdrawn = was_recalled & columns.channel.in_(reach.withdrawing) if reach.withdrawing else false()
-    statement = (
+    withdrawn = was_recalled & new.can_withdraw
+    return (
         update(deliveries)
         .where(
             columns.user_id == new.user_id,
@@ -243,12 +271,14 @@ async def _update_deliveries(
             follow_up=case((withdrawn, "withdraw"), else_=columns.follow_up),
             follow_up_at=case((withdrawn, now), else_=columns.follow_up_at),
             share=new.share,
-            sent_at=sent_at,
+            sent_at=case((new.is_sent, now), else_=columns.sent_at),
             delivered_at=case((new.status == DeliveryState.DELIVERED, now), else_=columns.delivered_at),
         )
         .returning(columns.id)
     )
-    return set((await connection.execute(statement)).scalars())
+
+
+_UPDATE_DELIVERIES = RowsStatement(_OUTCOME_TYPES, _build_update_deliveries)
 
 
 def _make_record(each: Outcome) -> tuple[Any, ...]:

@@ -131,10 +131,11 @@ def _is_refused_value(error: DBAPIError) -> bool:
 def _is_of_the_server(error: DBAPIError) -> bool:
     """Whether any other statement would have failed as well, and this one may succeed later.
 
-    Connections, shutdown and start, resources; and tables, columns or rights that a migration has yet to bring.
+    Connections, shutdown and start, resources; one of two who waited for each other's rows, which was rolled back; and
+    tables, columns or rights that a migration has yet to bring.
     """
     state = getattr(error.orig, "sqlstate", None)
-    return state is not None and (state[:2] in ("08", "57", "53") or state in ("42P01", "42703", "42501"))
+    return state is not None and (state[:2] in ("08", "40", "57", "53") or state in ("42P01", "42703", "42501"))
 
 
 def _make_engine(url: str, *, pool_size: int, timeout_s: float, statement_limit_s: float | None) -> AsyncEngine:

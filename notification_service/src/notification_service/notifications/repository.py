@@ -189,6 +189,21 @@ async def find_tenants(connection: AsyncConnection) -> list[str]:
         found.append(following)
 
 
+async def find_notifications(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Notification]:
+    """Notifications by id; those that are gone are missing."""
+    rows = await _FIND_NOTIFICATIONS.execute(connection, [(each,) for each in ids]) if ids else ()
+    return {row.id: to_notification(row) for row in rows}
+
+
+_FIND_NOTIFICATIONS = RowsStatement(
+    _ID_TYPES,
+    # Everything but the words it is found by, of which nobody reads more than the database.
+    lambda _, rows: select(*(each for each in notifications.columns if each.name != "search")).join(
+        rows, notifications.c.id == rows.c.id
+    ),
+)
+
+
 def to_notification(row: AnyRow) -> Notification:
     """A stored row as the entity."""
     return Notification(

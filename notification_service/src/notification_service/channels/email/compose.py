@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 import uuid
@@ -11,10 +12,9 @@ from email.charset import BASE64, SHORTEST, Charset
 from email.errors import MessageError
 from email.header import Header
 from email.message import EmailMessage
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
-from email.policy import SMTPUTF8, compat32
+from email.policy import SMTPUTF8
 from email.utils import format_datetime, formataddr, parseaddr
+from functools import lru_cache
 from typing import Any, Final
 
 from notification_service.channels.interface import Message, reject
@@ -24,8 +24,10 @@ _LINK_SCHEMES: Final = ("https://", "http://", "mailto:", "tel:")
 _MAX_LINE: Final = 900
 """Characters of a line. Links must stay in one piece, and folding at 78 would break them; RFC 5322 allows 998."""
 
-_COMPACT: Final = compat32.clone(max_line_length=_MAX_LINE, linesep="\r\n")
 _INTERNATIONAL: Final = SMTPUTF8.clone(max_line_length=_MAX_LINE)
+_BREAK: Final = re.compile(r"\r\n|\r|\n")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_ADDRESS: Final = re.compile(r"""[\x00-\x20,;<>()[\]\\"]""")
 _LABEL: Final = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
 _UTF8: Final = Charset("utf-8")
 # Said here, because other libraries (Apprise) change it for the whole process, and a repeat would be another mail.
@@ -58,7 +60,8 @@ def compose(message: Message, *, recipient: str, sender: str, reply_to: str | No
     Raises:
         SendFailed: A header cannot be made of what was given (a line break in the title, for example).
     """
-    domain = parseaddr(sender)[1].rpartition("@")[2] or "herald.invalid"
+    sender_address = _address_of(sender)
+    domain = sender_address.rpartition("@")[2] or "herald.invalid"
     message_id = f"<{message.delivery_id}@{domain}>"
     try:
         headers = _make_headers(message, recipient=recipient, sender=sender, reply_to=reply_to, message_id=message_id)
@@ -69,21 +72,37 @@ def compose(message: Message, *, recipient: str, sender: str, reply_to: str | No
     boundary = f"=_{message.delivery_id.hex}"
     is_international = not recipient.isascii()
     make = _encode_international if is_international else _encode
-    return Mail(parseaddr(sender)[1], recipient, make(headers, texts, boundary), message_id, is_international)
+    return Mail(sender_address, recipient, make(headers, texts, boundary), message_id, is_international)
 
 
 def _encode(headers: _Headers, texts: _Texts, boundary: str) -> bytes:
-    """By the older half of the standard library: a third of the time of `EmailMessage`, which parses every header."""
-    mail = MIMEMultipart("alternative", boundary=boundary)
-    for name, value in headers:
-        mail[name] = value if value.isascii() else Header(value, _UTF8).encode()
+    """Line by line: a tenth of the time of the standard library's generator, which parses and folds every header anew.
+
+    What is plain stays as it is, so that links stay in one piece; long or foreign words and lines are encoded.
+    """
+    lines = [_header(name, value) for name, value in headers]
+    lines += ["MIME-Version: 1.0", f'Content-Type: multipart/alternative; boundary="{boundary}"', ""]
     for subtype, text in texts:
-        # Long or foreign lines go as base64; plain ones as they are.
-        is_plain = text.isascii() and all(len(line) <= _MAX_LINE for line in text.splitlines())
-        # typeshed does not know that a charset may be an object.
-        charset: Any = "us-ascii" if is_plain else _UTF8
-        mail.attach(MIMEText(text, subtype, charset))
-    return mail.as_bytes(policy=_COMPACT)
+        lines.append(f"--{boundary}")
+        is_plain = text.isascii() and len(max(_BREAK.split(text), key=len)) <= _MAX_LINE
+        charset, encoding = ("us-ascii", "7bit") if is_plain else ("utf-8", "base64")
+        lines += [f'Content-Type: text/{subtype}; charset="{charset}"', f"Content-Transfer-Encoding: {encoding}", ""]
+        lines.append(_BREAK.sub("\r\n", text) if is_plain else _base64(text))
+    lines += [f"--{boundary}--", ""]
+    return "\r\n".join(lines).encode("ascii")
+
+
+def _header(name: str, value: str) -> str:
+    if not value.isascii():
+        value = Header(value, _UTF8, header_name=name).encode(linesep="\r\n")
+    elif len(value) > _MAX_LINE:
+        value = Header(value, header_name=name, maxlinelen=_MAX_LINE).encode(linesep="\r\n")
+    return f"{name}: {value}"
+
+
+def _base64(text: str) -> str:
+    # A surrogate alone is no character: what cannot be encoded is shown as a question mark.
+    return base64.encodebytes(text.encode(errors="replace")).decode().replace("\n", "\r\n").rstrip()
 
 
 def _encode_international(headers: _Headers, texts: _Texts, boundary: str) -> bytes:
@@ -103,7 +122,7 @@ def check_recipient(address: str) -> str:
     Raises:
         ValueError: It is not.
     """
-    if any(ord(character) < 33 or character in ',;<>()[]\\"' for character in address) or len(address) > 320:
+    if len(address) > 320 or _NOT_IN_ADDRESS.search(address):
         raise ValueError("must be one e-mail address")
     name, _, domain = address.rpartition("@")
     is_dotted = all(part for part in (*name.split("."), *domain.split("."))) and "." in domain
@@ -112,10 +131,20 @@ def check_recipient(address: str) -> str:
     return f"{name}@{domain.lower()}"
 
 
+@lru_cache(maxsize=16)
+def _address_of(sender: str) -> str:
+    return parseaddr(sender)[1]
+
+
+@lru_cache(maxsize=16)
+def _format_sender(sender: str) -> str:
+    return formataddr(parseaddr(sender), _UTF8)
+
+
 def _make_headers(message: Message, *, recipient: str, sender: str, reply_to: str | None, message_id: str) -> _Headers:
     domain = message_id.rpartition("@")[2].rstrip(">")
     headers = [
-        ("From", formataddr(parseaddr(sender), _UTF8)),
+        ("From", _format_sender(sender)),
         ("To", check_recipient(recipient)),
         ("Subject", message.title),
         ("Date", format_datetime(message.created_at)),
@@ -139,7 +168,7 @@ def _make_headers(message: Message, *, recipient: str, sender: str, reply_to: st
             ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
         ]
     for name, value in headers:
-        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        if _CONTROL.search(value):
             raise ValueError(f"{name} must be one line without control characters")
     return headers
 

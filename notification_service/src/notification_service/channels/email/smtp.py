@@ -1,4 +1,4 @@
-"""Connections to one SMTP server, kept open and used again: a mail costs four round trips in place of a handshake."""
+"""Connections to one SMTP server, kept open and used again: a mail costs two to four round trips, no handshake."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import aiosmtplib
 
 from notification_service.channels.email.compose import Mail
+from notification_service.channels.email.conversation import Conversation
 from notification_service.clock import Clock
 
 # Servers close idle connections after minutes, and limit the mails of one; both are met by opening a new one.
@@ -58,7 +59,7 @@ def parse_account(url: str) -> Account:
 
 @dataclass(slots=True)
 class _Open:
-    client: aiosmtplib.SMTP
+    conversation: Conversation
     used_at: float
     mails: int = 0
 
@@ -80,16 +81,13 @@ class SmtpPool:
         """
         connection = await self._take()
         try:
-            options = ["SMTPUTF8"] if mail.needs_smtputf8 else None
-            await connection.client.sendmail(mail.sender, [mail.recipient], mail.content, mail_options=options)
-        except aiosmtplib.SMTPResponseException:
-            await self._reset(connection)
-            raise
-        except aiosmtplib.SMTPRecipientsRefused:
-            await self._reset(connection)
+            await connection.conversation.send(mail)
+        except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPNotSupported):
+            # A refused mail leaves a good connection.
+            self._put(connection)
             raise
         except BaseException:
-            connection.client.close()
+            connection.conversation.close()
             raise
         self._put(connection)
 
@@ -97,17 +95,17 @@ class SmtpPool:
         """Close all connections."""
         idle, self._idle = self._idle, []
         for each in idle:
-            with contextlib.suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    await each.client.quit()
-            each.client.close()
+                    await each.conversation.quit()
+            each.conversation.close()
 
     async def _take(self) -> _Open:
         while self._idle:
             found = self._idle.pop()
-            if found.client.is_connected and self._clock.monotonic() - found.used_at < _IDLE_LIMIT_S:
+            if found.conversation.is_open and self._clock.monotonic() - found.used_at < _IDLE_LIMIT_S:
                 return found
-            found.client.close()
+            found.conversation.close()
         account = self._account
         client = aiosmtplib.SMTP(
             hostname=account.host,
@@ -118,22 +116,27 @@ class SmtpPool:
             password=account.password,
             timeout=_STEP_LIMIT.total_seconds(),
         )
-        await client.connect()
-        return _Open(client, self._clock.monotonic())
+        try:
+            await client.connect()
+            await _greet(client)
+            return _Open(Conversation(client, _STEP_LIMIT), self._clock.monotonic())
+        except BaseException:
+            client.close()
+            raise
 
     def _put(self, connection: _Open) -> None:
         connection.mails += 1
         connection.used_at = self._clock.monotonic()
-        if connection.mails >= _MAILS_PER_CONNECTION:
-            connection.client.close()
+        if connection.mails >= _MAILS_PER_CONNECTION or not connection.conversation.is_open:
+            connection.conversation.close()
         else:
             self._idle.append(connection)
 
-    async def _reset(self, connection: _Open) -> None:
-        """A refused mail leaves a good connection: start afresh on it."""
+
+async def _greet(client: aiosmtplib.SMTP) -> None:
+    """Learn what the server can, unless that was part of logging in; old ones only know `HELO`."""
+    if client.is_ehlo_or_helo_needed:
         try:
-            await connection.client.rset()
-        except (aiosmtplib.SMTPException, OSError, TimeoutError):
-            connection.client.close()
-        else:
-            self._put(connection)
+            await client.ehlo()
+        except aiosmtplib.SMTPHeloError:
+            await client.helo()
