@@ -62,6 +62,34 @@ def test_a_server_with_all_its_parts_is_ready(server: Server) -> None:
         assert (answer.status_code, answer.json()["status"]) == (200, "ok"), path
 
 
+@pytest.mark.req("H15")
+@pytest.mark.only_on("postgresql")
+def test_connections_that_the_database_closed_fail_no_request(server: Server) -> None:
+    headers = {"Authorization": f"Bearer {server.log_in('alice', 'herald-alice')['access']}"}
+
+    def ask(_: int) -> int:
+        return server.http.get("/api/v1/users/me", headers=headers).status_code
+
+    ended = 0
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(2):
+            assert set(pool.map(ask, range(48))) == {200}
+            ended += end_connections(server)
+            # The first requests after, at once and of both workers.
+            assert set(pool.map(ask, range(16))) == {200}
+    assert ended >= 4
+
+
+def end_connections(server: Server) -> int:
+    """As a restart of the database does; only those at rest, whose loss the service cannot have noticed."""
+    at_rest = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle'"
+    with psycopg.connect(server.database, autocommit=True) as elsewhere:
+        ended = [pid for pid, _ in elsewhere.execute(f"SELECT pid, pg_terminate_backend(pid) {at_rest}").fetchall()]
+        left = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)"
+        until(lambda: elsewhere.execute(left, [ended]).fetchone() is None)
+    return len(ended)
+
+
 @pytest.fixture(scope="module")
 def lonely(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]) -> Iterator[Server]:
     """A server without a broker, whose tokens and keys live for seconds."""

@@ -185,6 +185,8 @@ def test_items_are_judged_one_by_one(db: None) -> None:
         },
     ).body["items"]
     assert [row["status"] for row in rows] == [404, 404, 404, 403, 201, 422, 422, 422]
+    fields = [[error["field"] for error in row.get("errors", ())] for row in rows]
+    assert fields == [[], [], [], [], [], ["user_id"], [""], [""]]
     assert {row["code"] for row in rows if "code" in row} == {"not_found", "permission_denied", "invalid_schema"}
 
 

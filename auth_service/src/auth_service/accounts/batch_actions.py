@@ -25,6 +25,7 @@ from auth_service.accounts.fields import sort_roles
 from auth_service.accounts.models import DERIVED_FIELDS, User
 from auth_service.accounts.names import make_email_key, make_username_key
 from auth_service.accounts.passwords import check_new_password, hash_password
+from auth_service.api.batches import make_refused_row
 from auth_service.api.caller import Caller
 from auth_service.audit.actions import do_record_all, make_audit_event
 from auth_service.audit.models import Action
@@ -59,9 +60,7 @@ class Outcome:
     def as_row(self) -> dict[str, Any]:
         """The row as it is answered."""
         if self.error is not None:
-            errors = [error.model_dump() for error in self.error.errors]
-            row = {"index": self.index, "status": self.error.status, "code": self.error.code, "detail": str(self.error)}
-            return {**row, "errors": errors} if errors else row
+            return make_refused_row(self.index, self.error)
         assert self.user is not None
         user = self.user
         return {

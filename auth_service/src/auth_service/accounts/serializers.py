@@ -5,7 +5,9 @@ from typing import Any
 from rest_framework import serializers
 from typing_extensions import override
 
+from auth_service.accounts.batch_actions import MAX_BATCH_SIZE
 from auth_service.accounts.models import User
+from auth_service.api.batches import RowError, RowsField
 from auth_service.api.fields import (
     AddressField,
     ExternalIdField,
@@ -135,17 +137,10 @@ class UserBatchRowIn(serializers.Serializer[Any]):
     is_active = FlagField(required=False)
 
 
-class RowError(serializers.Serializer[Any]):
-    """One thing wrong with one field of a row."""
-
-    field = serializers.CharField()
-    message = serializers.CharField()
-
-
 class UserBatchIn(serializers.Serializer[Any]):
     """1 to 1,000 users. Each is judged alone: a wrong one does not keep the others out."""
 
-    items = UserBatchRowIn(many=True)
+    items = RowsField(UserBatchRowIn, max_count=MAX_BATCH_SIZE)
     tenant = SlugField(SLUG_PATTERN, required=False, allow_null=True)
 
 

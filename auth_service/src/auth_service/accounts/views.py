@@ -22,7 +22,7 @@ from auth_service.accounts.actions import (
     find_visible_users,
     get_user,
 )
-from auth_service.accounts.batch_actions import MAX_BATCH_SIZE, Outcome, do_write_batch
+from auth_service.accounts.batch_actions import Outcome, do_write_batch
 from auth_service.accounts.filters import UserFilter
 from auth_service.accounts.models import User
 from auth_service.accounts.password_actions import do_set_password
@@ -273,8 +273,9 @@ class UserBatchView(ApiView):
     )
     def post(self, request: Request) -> Response:
         """A row whose `external_id` is known changes that user, any other row makes one."""
-        tenant = check_tenant(self.caller, request.data.get("tenant") if isinstance(request.data, dict) else None)
-        rows, refused = read_rows(request.data, UserBatchRowIn, max_count=MAX_BATCH_SIZE)
+        body = self.read(UserBatchIn)
+        tenant = check_tenant(self.caller, body.get("tenant"))
+        rows, refused = read_rows(body["items"], UserBatchRowIn)
         written = do_write_batch(rows, self.caller, tenant)
         outcomes = [*written, *(Outcome(index, error.status, error=error) for index, error in refused)]
         return Response({"items": [each.as_row() for each in sorted(outcomes, key=lambda each: each.index)]})

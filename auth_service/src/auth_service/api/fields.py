@@ -44,6 +44,9 @@ class TextField(serializers.CharField):
         """
         if not isinstance(data, str):
             self.fail("invalid")
+        if self.max_length is not None and len(data) > self.max_length:
+            # Before blanks are taken off its ends: the documented length is that of what is sent.
+            self.fail("max_length", max_length=self.max_length)
         text: str = super().to_internal_value(data)
         return text
 

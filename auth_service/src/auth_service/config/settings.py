@@ -93,12 +93,21 @@ def _make_database() -> dict[str, Any]:
         database["CONN_MAX_AGE"] = None
         return database
     database["CONN_MAX_AGE"] = 0  # the pool keeps connections
+    database["ENGINE"] = "auth_service.postgresql"
     database["OPTIONS"] = {
         **database.get("OPTIONS", {}),
         "connect_timeout": max(1, round(timeout_s)),
         "options": f"-c statement_timeout=15000 -c lock_timeout={int(timeout_s * 1_000)} "
         "-c idle_in_transaction_session_timeout=30000 -c timezone=UTC",
-        "pool": {"min_size": 1, "max_size": HERALD.database_pool_size, "timeout": timeout_s, "name": "auth"},
+        "pool": {
+            "min_size": 1,
+            "max_size": HERALD.database_pool_size,
+            "timeout": timeout_s,
+            # The pool doubles its pauses until then: beyond it, whoever asks next makes it try at once. By its own
+            # default (5 min) it would come back up to two minutes after the database.
+            "reconnect_timeout": timeout_s,
+            "name": "auth",
+        },
     }
     return database
 

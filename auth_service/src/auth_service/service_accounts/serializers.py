@@ -5,8 +5,10 @@ from typing import Any
 from rest_framework import serializers
 from typing_extensions import override
 
+from auth_service.api.batches import RowError, RowsField
 from auth_service.api.fields import ExternalIdField, FlagField, IdField, LineField, MomentField, SecretField, SlugField
 from auth_service.service_accounts.models import GRANTABLE_SCOPES, ServiceAccount
+from auth_service.service_accounts.user_token_actions import MAX_TOKENS_PER_CALL
 from auth_service.sessions.models import MAX_DEVICE_ID_LENGTH
 from auth_service.tenants.models import SLUG_PATTERN
 
@@ -94,7 +96,7 @@ class UserTokenRowIn(serializers.Serializer[Any]):
 class UserTokensIn(serializers.Serializer[Any]):
     """1 to 500 users."""
 
-    items = UserTokenRowIn(many=True)
+    items = RowsField(UserTokenRowIn, max_count=MAX_TOKENS_PER_CALL)
 
 
 class UserTokenRowOut(serializers.Serializer[Any]):
@@ -109,7 +111,7 @@ class UserTokenRowOut(serializers.Serializer[Any]):
     session_id = serializers.UUIDField(required=False)
     code = serializers.CharField(required=False)
     detail = serializers.CharField(required=False)
-    errors = serializers.ListField(child=serializers.DictField(), required=False)  # type: ignore[assignment] # the contract's word
+    errors = RowError(many=True, required=False)  # type: ignore[assignment] # the contract's word
 
 
 class UserTokensOut(serializers.Serializer[Any]):

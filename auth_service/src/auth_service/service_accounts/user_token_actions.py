@@ -13,6 +13,7 @@ from django.db.models import Q
 
 from auth_service import clock
 from auth_service.accounts.models import User
+from auth_service.api.batches import make_refused_row
 from auth_service.api.caller import Caller
 from auth_service.audit.actions import do_record
 from auth_service.audit.models import Action
@@ -52,8 +53,7 @@ class UserToken:
     def as_row(self) -> dict[str, Any]:
         """The item as it is answered."""
         if self.error is not None or self.access is None or self.user is None:
-            error = self.error or NotFound()
-            return {"index": self.index, "status": error.status, "code": error.code, "detail": str(error)}
+            return make_refused_row(self.index, self.error or NotFound())
         return {
             "index": self.index,
             "status": 201,

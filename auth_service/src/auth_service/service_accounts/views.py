@@ -35,7 +35,7 @@ from auth_service.service_accounts.serializers import (
     UserTokensIn,
     UserTokensOut,
 )
-from auth_service.service_accounts.user_token_actions import MAX_TOKENS_PER_CALL, UserToken, do_issue_user_tokens
+from auth_service.service_accounts.user_token_actions import UserToken, do_issue_user_tokens
 from auth_service.sessions.devices import Device
 from shared_contracts.scopes import Scope
 
@@ -205,7 +205,7 @@ class UserTokensView(ApiView):
         """For applications that log their users in themselves. Not for users with more rights than the account."""
         if self.caller.service_account is None:
             raise PermissionDenied
-        rows, refused = read_rows(request.data, UserTokenRowIn, max_count=MAX_TOKENS_PER_CALL)
+        rows, refused = read_rows(self.read(UserTokensIn)["items"], UserTokenRowIn)
         device = Device(ip=self.origin.ip, user_agent=self.origin.user_agent)
         tokens = do_issue_user_tokens(rows, self.caller, device) if rows else []
         tokens += [UserToken(index, error=error) for index, error in refused]
