@@ -12,6 +12,7 @@ import pytest
 from auth_site import AuthSite
 from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, mail_sink, running_channels
 from channel_site import channel_site
+from provider_kit import VAPID, Browser
 from service import Service
 from sqlalchemy import select, update
 from waiting import until
@@ -148,6 +149,80 @@ async def test_what_is_recalled_stays_recalled_when_it_is_read(sending: Sending,
     assert row.status == "recalled"
 
 
+async def send_push(sending: Sending, web: HttpSink, user_id: UUID, browser: Browser, **fields: Any) -> AnyRow:
+    notification_id = await sending.deliver(user_id, channel="web_push", **fields)
+    (row,) = await sending.wait_for(notification_id, "sent")
+    assert browser.decrypt(web.seen[-1].body)["kind"] == "notification"
+    return row
+
+
+@pytest.mark.req("X-6", "X-8")
+@pytest.mark.parametrize("location", ["https://push.example/m/1", None])
+async def test_a_web_push_is_taken_back_by_another_one(
+    location: str | None, database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the same topic, so that it takes the place of what still waits, and names the tag to close (RFC 8030)."""
+    web.script = lambda _: Reply(201, {"Location": location} if location else {})
+    browser = Browser()
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+        assert "web_push" in sending.parts.reach.withdrawing
+        user_id = await sending.make_user()
+        await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
+        row = await send_push(sending, web, user_id, browser)
+        assert await ask(sending, row.notification_id, FollowUp.WITHDRAW) == 1
+        row = await wait_until_done(sending, row.notification_id)
+    assert (row.status, row.reason, row.error) == ("recalled", "recalled", None)
+    shown, over = web.seen
+    assert shown.headers["topic"] == over.headers["topic"]
+    assert over.headers["authorization"].startswith("vapid ")
+    assert int(over.headers["ttl"]) > 0
+    told = browser.decrypt(over.body)
+    assert told == {
+        "kind": "withdraw",
+        "id": str(row.notification_id),
+        "delivery_id": str(row.id),
+        "tag": browser.decrypt(shown.body)["tag"],
+    }
+
+
+@pytest.mark.req("X-8")
+async def test_what_a_newer_web_push_has_replaced_is_left_to_it(
+    database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.script = lambda _: Reply(201)
+    browser = Browser()
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+        user_id = await sending.make_user()
+        await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
+        older, newer = [
+            await send_push(sending, web, user_id, browser, collapse_key=f"order-{number // 2}") for number in (2, 3)
+        ]
+        await ask(sending, older.notification_id, FollowUp.WITHDRAW)
+        assert (await wait_until_done(sending, older.notification_id)).status == "recalled"
+        assert len(web.seen) == 2
+        await ask(sending, newer.notification_id, FollowUp.WITHDRAW)
+        assert (await wait_until_done(sending, newer.notification_id)).status == "recalled"
+    assert [browser.decrypt(seen.body)["kind"] for seen in web.seen] == ["notification", "notification", "withdraw"]
+    assert browser.decrypt(web.seen[-1].body)["tag"] == "order-1"
+    assert len({seen.headers["topic"] for seen in web.seen}) == 1
+
+
+async def test_a_subscription_that_is_gone_needs_no_withdrawal(
+    database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.script = lambda _: Reply(201)
+    browser = Browser()
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+        user_id = await sending.make_user()
+        await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
+        row = await send_push(sending, web, user_id, browser)
+        web.script = lambda _: Reply(410)
+        await ask(sending, row.notification_id, FollowUp.WITHDRAW)
+        row = await wait_until_done(sending, row.notification_id)
+    assert row.status == "sent"
+    assert "410" in row.error
+
+
 @pytest.mark.parametrize("channel", ["telegram", "discord"])
 async def test_changed(channel: str, sending: Sending, web: HttpSink) -> None:
     row = await send(sending, web, channel)
@@ -269,25 +344,34 @@ async def test_a_change_and_a_recall_over_rest(site: Service, web: HttpSink) -> 
 
 
 @pytest.mark.req("X-6")
-async def test_read_in_the_inbox_it_leaves_the_chat_unless_that_is_switched_off(site: Service, web: HttpSink) -> None:
+async def test_read_in_the_inbox_it_leaves_chat_and_browser_unless_that_is_switched_off(
+    site: Service, web: HttpSink
+) -> None:
     admin, ada, bob = site.add_person("admin"), site.add_person(), site.add_person()
+    browser = Browser()
     for person in (ada, bob):
-        contact = {"channel": "telegram", "address": "42"}
-        assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
+        push = {"channel": "web_push", "address": f"{web.url}/push", "secret": browser.keys}
+        for contact in ({"channel": "telegram", "address": "42"}, push):
+            assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
     off = await site.call("PATCH", "/api/v1/preferences", bob, json={"sync_dismissals": False})
     assert off.status_code == 200, off.text
 
     async def is_sent(sent: str) -> bool:
         items = (await site.get(f"/api/v1/deliveries?notification_id={sent}", admin)).json()["items"]
-        return [each["status"] for each in items if each["channel"] == "telegram"] == ["sent"]
+        return [each["status"] for each in items if each["channel"] in ("telegram", "web_push")] == ["sent"] * 2
 
     sent = ""
     for person in (bob, ada):
-        sent = str(await site.send(admin, person, channels=["in_app", "telegram"]))
+        sent = str(await site.send(admin, person, channels=["in_app", "telegram", "web_push"]))
         await until(lambda sent=sent: is_sent(sent))
         read = await site.call("PATCH", f"/api/v1/inbox/{sent}", person, json={"read": True})
         assert read.status_code == 200, read.text
     # Asked for last, and done: what was asked for before it would be done too.
-    await until(lambda: any(seen.path.endswith("/deleteMessage") for seen in web.seen))
-    assert sum(seen.path.endswith("/deleteMessage") for seen in web.seen) == 1
+
+    def withdrawn() -> tuple[int, list[str]]:
+        pushed = [browser.decrypt(seen.body) for seen in web.seen if seen.path == "/push"]
+        ids = [each["id"] for each in pushed if each["kind"] == "withdraw"]
+        return sum(seen.path.endswith("/deleteMessage") for seen in web.seen), ids
+
+    await until(lambda: withdrawn() == (1, [sent]))
     assert await is_sent(sent)

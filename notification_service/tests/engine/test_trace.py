@@ -100,11 +100,34 @@ async def test_throttled(house: House) -> None:
     assert len(await house.inbox(ada)) == 2
 
 
-async def test_no_address_and_a_channel_that_is_off(house: House) -> None:
-    ada = house.person(email=None)
-    await house.make_type(channels=["in_app", "telegram"])
+async def test_the_critical_are_neither_throttled_nor_counted(house: House) -> None:
+    ada = house.person()
+    await house.make_type(throttle={"limit": 1, "window_seconds": 86_400})
+    sent = [await house.send(ada, priority=each) for each in ("critical", "critical", "normal", "normal", "critical")]
+    reasons = [of(await house.trace(each, ada), "in_app")["reason"] for each in sent]
+    assert reasons == [None, None, None, "throttled", None]
+    assert len(await house.inbox(ada)) == 4
+
+
+async def test_what_is_mandatory_is_neither_throttled_nor_collected(house: House) -> None:
+    ada = house.person()
+    await house.make_type(
+        channels=BOTH, mandatory=True, throttle={"limit": 1, "window_seconds": 86_400}, digest={"interval": "daily"}
+    )
+    await house.prefer(ada, digest={"email": "daily", "in_app": "daily"})
+    for _ in range(3):
+        trace = await house.trace(await house.send(ada), ada)
+        # No mail server is configured here: it would have gone there.
+        assert [of(trace, each)["reason"] for each in BOTH] == [None, "channel_not_configured"]
+    assert len(await house.inbox(ada)) == 3
+
+
+async def test_no_address(house: House) -> None:
+    ada = house.person()
+    await house.make_type(channels=["in_app", "webhook", "telegram"])
     trace = await house.trace(await house.send(ada), ada)
-    assert of(trace, "telegram")["reason"] in ("no_address", "channel_not_configured")
+    assert (of(trace, "webhook")["outcome"], of(trace, "webhook")["reason"]) == ("suppressed", "no_address")
+    assert of(trace, "telegram")["reason"] == "channel_not_configured"
 
 
 async def test_an_address_that_is_dead(house: House) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, case, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.channels.content import address_of, message_of, pending_of
-from notification_service.channels.interface import Channel, FailureKind, SendFailed
+from notification_service.channels.interface import Channel, FailureKind, SendFailed, SentMessage
 from notification_service.channels.links import Links
 from notification_service.channels.load import Loaded, load_deliveries
 from notification_service.channels.models import deliveries
@@ -31,6 +31,7 @@ from notification_service.contacts.secrets import SecretBox
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.errors import Unavailable
+from notification_service.notifications.models import notifications
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 
@@ -202,13 +203,30 @@ class FollowUps:
     async def _call(self, channel: Channel, row: AnyRow, found: Loaded) -> bool:
         address = address_of(found)
         if row.follow_up in (FollowUp.WITHDRAW, FollowUp.DISMISS):
-            return await channel.withdraw(row.provider_message_id, address)
+            return await channel.withdraw(await self._describe(row, found), address)
         if found.notification is None or found.user is None:
             return False
         rendered: Rendered | Unrenderable
         (rendered,) = await self._renderer.render([pending_of(found, row.attempts)])
         prepared = channel.prepare(message_of(found, rendered, self._links), address)
         return await channel.edit(row.provider_message_id, prepared, address)
+
+    async def _describe(self, row: AnyRow, found: Loaded) -> SentMessage:
+        notification, delivery = found.notification, found.delivery
+        key = notification.collapse_key if notification is not None else None
+        is_replaced = False
+        if key is not None:
+            async with self._database.read() as connection:
+                is_replaced = await _has_newer(connection, delivery, key)
+        return SentMessage(
+            provider_message_id=row.provider_message_id,
+            delivery_id=delivery.id,
+            notification_id=delivery.notification_id,
+            tenant=delivery.tenant,
+            collapse_key=key,
+            expires_at=notification.expires_at if notification is not None else None,
+            is_replaced=is_replaced,
+        )
 
     def _classify(self, channel: Channel, row: AnyRow, error: Exception) -> dict[str, Any]:
         failure = channel.classify_error(error)
@@ -271,6 +289,26 @@ async def _claim(connection: AsyncConnection, now: datetime) -> list[AnyRow]:
         )
     )
     return list(claimed.all())
+
+
+async def _has_newer(connection: AsyncConnection, delivery: AnyRow, collapse_key: str) -> bool:
+    """Whether a newer message with this key went to the same user over the same channel, or is about to."""
+    columns = deliveries.c
+    newer = (
+        select(columns.id)
+        .join(notifications, notifications.c.id == columns.notification_id)
+        .where(
+            columns.user_id == delivery.user_id,
+            columns.channel == delivery.channel,
+            columns.id != delivery.id,
+            columns.status.in_((*_SENT, DeliveryState.PENDING, DeliveryState.QUEUED)),
+            notifications.c.tenant == delivery.tenant,
+            notifications.c.collapse_key == collapse_key,
+            notifications.c.recalled_at.is_(None),
+            columns.created_at > delivery.created_at,
+        )
+    )
+    return (await connection.execute(newer.limit(1))).first() is not None
 
 
 def _over(problem: str | None) -> dict[str, Any]:

@@ -114,6 +114,25 @@ class Sent:
     is_delivered: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """Something that was sent before, and is to be taken back.
+
+    Attributes:
+        provider_message_id: As the provider, or the channel itself, called it.
+        expires_at: After that nobody has it anyway.
+        is_replaced: A newer message with the same `collapse_key` went to the same user over this channel.
+    """
+
+    provider_message_id: str
+    delivery_id: UUID
+    notification_id: UUID
+    tenant: str
+    collapse_key: str | None = None
+    expires_at: datetime | None = None
+    is_replaced: bool = False
+
+
 class FailureKind(StrEnum):
     """What a failure says about trying again."""
 
@@ -255,7 +274,7 @@ class Channel(ABC):
         await self.send(self.prepare(message, address), self.routes(address)[0])
         return False
 
-    async def withdraw(self, provider_message_id: str, address: Address) -> bool:  # noqa: ARG002 - the interface
+    async def withdraw(self, sent: SentMessage, address: Address) -> bool:  # noqa: ARG002 - the interface
         """Take back what was sent; answers whether the provider could. Raises whatever goes wrong."""
         return False
 

@@ -30,7 +30,7 @@ from notification_service.notifications.entity import Notification
 from notification_service.notifications.kept import KeptItem
 from notification_service.preferences.repository import Defaults, DefaultsStore, find_documents, make_layers
 from notification_service.routing.content import Renderer, RenderProblem, make_contents
-from notification_service.routing.decide import Decided, Recipient, decide
+from notification_service.routing.decide import Decided, Recipient, can_be_throttled, decide
 from notification_service.templates.store import TemplateStore
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.requests import Channel, Priority
@@ -106,7 +106,12 @@ class Deciding:
         }
         excess = await count_throttled(
             connection,
-            [(each.type, person.id) for each in addressed if each.type.throttle is not None for person in each.people],
+            [
+                (each.type, person.id)
+                for each in addressed
+                if can_be_throttled(each.notification, each.type)
+                for person in each.people
+            ],
             now=now,
         )
         items: list[tuple[Notification, list[UUID]]] = []
@@ -207,7 +212,7 @@ def _quieten(
 def _take_excess(each: Addressed, excess: dict[tuple[EventType, UUID], int]) -> set[UUID]:
     """Whose notification this is is one too many; the last of a batch are, so this is asked from the last on."""
     found = set()
-    for person in each.people if each.type.throttle is not None else ():
+    for person in each.people if can_be_throttled(each.notification, each.type) else ():
         left = excess.get((each.type, person.id), 0)
         if left > 0:
             excess[each.type, person.id] = left - 1

@@ -27,7 +27,7 @@ from notification_service.preferences.evaluate import (
     wants_channel,
 )
 from shared_contracts.error_codes import Reason
-from shared_contracts.requests import Channel
+from shared_contracts.requests import Channel, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,11 @@ def decide(
     if records is None and decided.records and not decided.record_of and _is_plain(decided.records[0]):
         decided.records = []
     return decided
+
+
+def can_be_throttled(notification: Notification, type_: EventType) -> bool:
+    """Whether too many of it are held back: never what is critical, nor what nobody can switch off."""
+    return type_.throttle is not None and not type_.rules.mandatory and notification.priority is not Priority.CRITICAL
 
 
 def choose_channels(notification: Notification, type_: EventType, layers: Sequence[Layer]) -> tuple[Channel, ...]:

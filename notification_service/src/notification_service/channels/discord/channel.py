@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from notification_service.channels.http.channel import Call, HttpChannel, json_call
 from notification_service.channels.http.client import Answer, HttpStatus
-from notification_service.channels.interface import Address, Message, Sent
+from notification_service.channels.interface import Address, Message, Sent, SentMessage
 from notification_service.channels.text import clip, links_of
 
 _MAX_TITLE: Final = 256
@@ -39,8 +39,8 @@ class DiscordChannel(HttpChannel):
         return Sent(str(found["id"]) if isinstance(found, Mapping) and "id" in found else None)
 
     @override
-    async def withdraw(self, provider_message_id: str, address: Address) -> bool:
-        target = _message_url(address, provider_message_id)
+    async def withdraw(self, sent: SentMessage, address: Address) -> bool:
+        target = _message_url(address, sent.provider_message_id)
         answer = await self.tools.http.call("DELETE", target)
         if answer.status not in (204, 404):
             raise HttpStatus(answer)

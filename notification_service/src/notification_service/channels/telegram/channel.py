@@ -22,6 +22,7 @@ from notification_service.channels.interface import (
     InvalidAddress,
     Message,
     Sent,
+    SentMessage,
     Tools,
 )
 from notification_service.channels.settings import ChannelSettings
@@ -91,8 +92,8 @@ class TelegramChannel(Channel):
         return Sent(f"{chat}:{message_id}" if message_id is not None else None)
 
     @override
-    async def withdraw(self, provider_message_id: str, address: Address) -> bool:
-        chat_id, _, message_id = provider_message_id.partition(":")
+    async def withdraw(self, sent: SentMessage, address: Address) -> bool:
+        chat_id, _, message_id = sent.provider_message_id.partition(":")
         call = self._call("deleteMessage", {"chat_id": int(chat_id), "message_id": int(message_id)})
         try:
             await self._post(call)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Final
+from uuid import UUID
 
 import http_ece
 import httpx
@@ -27,6 +28,7 @@ from notification_service.channels.interface import (
     InvalidAddress,
     Message,
     Sent,
+    SentMessage,
     Tools,
     reject,
 )
@@ -108,11 +110,42 @@ class WebPushChannel(HttpChannel):
 
     @override
     def prepare(self, message: Message, address: Address) -> Call:
+        topic = _topic(message.tenant, message.collapse_key, message.delivery_id)
+        urgency = _URGENCY.get(message.priority, "normal")
+        return self._make_call(_encode(message), address, topic, message.expires_at, urgency)
+
+    @override
+    async def send(self, prepared: Call, route: str) -> Sent:
+        sent = await super().send(prepared, route)
+        # Push services name the message; who does not, has it under its topic all the same.
+        return sent if sent.provider_message_id else Sent(prepared.headers["Topic"])
+
+    @override
+    async def withdraw(self, sent: SentMessage, address: Address) -> bool:
+        """Push that it is over: with the same topic it takes the place of what still waits; a device that shows the
+        message closes it by its tag.
+        """
+        now = self.tools.clock.now()
+        if sent.is_replaced or (sent.expires_at is not None and sent.expires_at <= now):
+            # A newer one has its topic and its tag, or nobody has it any more.
+            return True
+        over = {
+            "kind": "withdraw",
+            "id": str(sent.notification_id),
+            "delivery_id": str(sent.delivery_id),
+            "tag": _tag(sent.collapse_key, sent.notification_id),
+        }
+        topic = _topic(sent.tenant, sent.collapse_key, sent.delivery_id)
+        await self.call(self._make_call(orjson.dumps(over), address, topic, sent.expires_at, "normal"))
+        return True
+
+    def _make_call(
+        self, payload: bytes, address: Address, topic: str, expires_at: datetime | None, urgency: str
+    ) -> Call:
         try:
             browser_key, auth = _read_keys(address.secret or "")
         except InvalidAddress as error:
             raise reject(f"the subscription's keys: {error}", disables_address=True) from None
-        payload = _encode(message)
         content = http_ece.encrypt(
             payload,
             private_key=ec.generate_private_key(ec.SECP256R1()),
@@ -124,9 +157,9 @@ class WebPushChannel(HttpChannel):
         headers = {
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
-            "TTL": str(_ttl_seconds(message, now)),
-            "Urgency": _URGENCY.get(message.priority, "normal"),
-            "Topic": _topic(message),
+            "TTL": str(_ttl_seconds(expires_at, now)),
+            "Urgency": urgency,
+            "Topic": topic,
             **self._authorization(address.value, now),
         }
         return Call(address.value, content, headers)
@@ -181,13 +214,14 @@ def _decode(value: str) -> bytes:
 
 def _encode(message: Message) -> bytes:
     shown = {
+        "kind": "notification",
         "id": str(message.notification_id),
         "delivery_id": str(message.delivery_id),
         "title": clip(message.title, 200),
         "body": message.body,
         "event_type": message.event_type,
         "category": message.category,
-        "tag": message.collapse_key or str(message.notification_id),
+        "tag": _tag(message.collapse_key, message.notification_id),
         "actions": message.actions[:2],
         "data": message.data,
     }
@@ -201,12 +235,17 @@ def _encode(message: Message) -> bytes:
     return encoded
 
 
-def _ttl_seconds(message: Message, now: datetime) -> int:
-    left = message.expires_at - now if message.expires_at is not None else _LONGEST_TTL
+def _ttl_seconds(expires_at: datetime | None, now: datetime) -> int:
+    left = expires_at - now if expires_at is not None else _LONGEST_TTL
     return max(0, int(min(left, _LONGEST_TTL).total_seconds()))
 
 
-def _topic(message: Message) -> str:
+def _tag(collapse_key: str | None, notification_id: UUID) -> str:
+    """What a device shows under one tag is one notification (Notifications API)."""
+    return collapse_key or str(notification_id)
+
+
+def _topic(tenant: str, collapse_key: str | None, delivery_id: UUID) -> str:
     """At most 32 characters of base64url (RFC 8030, section 5.4): a newer one with the same key replaces the older."""
-    name = f"{message.tenant}:{message.collapse_key}" if message.collapse_key else str(message.delivery_id)
+    name = f"{tenant}:{collapse_key}" if collapse_key else str(delivery_id)
     return base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest()[:24]).decode()
