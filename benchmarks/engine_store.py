@@ -231,13 +231,15 @@ def _fill_inboxes(database_url: str, count: int) -> list[UUID]:
             "INSERT INTO notifications (id, tenant, sender_name, request_hash, kind, event_type, title, body, data,"
             " actions, priority, category, tags, recipients, created_at, routed_at, dispatched_at, relay_after,"
             " recipients_count, rendered, search) SELECT id, 'default', 'shop', '', 'event', 'order.shipped',"
-            " 'Order ' || number || ' is on its way', 'It left the warehouse in the morning, w' || number / 7 %% 100,"
-            " jsonb_build_object('order_id', number), '[]', 'normal', 'c' || number / 7 %% 10, '[]', '{\"users\": []}', at,"
+            " 'Order ' || number || ' is on its way',"
+            " 'It left the warehouse in the morning, w' || (number / 50 + number) %% 100,"
+            " jsonb_build_object('order_id', number), '[]', 'normal',"
+            " 'c' || (number / 50 + number) %% 10, '[]', '{\"users\": []}', at,"
             " at, at, at, 100, 0, array_to_tsvector(ARRAY['order', number::text, 'is', 'on', 'its', 'way', 'it',"
-            " 'left', 'the', 'warehouse', 'in', 'morning', 'w' || number / 7 %% 100]) FROM sent",
+            " 'left', 'the', 'warehouse', 'in', 'morning', 'w' || (number / 50 + number) %% 100]) FROM sent",
             (),
         )
-        # Words and categories change every seventh, so that every user has some of each.
+        # Words and categories are spread so that every user has some of each.
         # User n has every notification whose number is n modulo so many, as if it had gone to a group.
         step = max(1, notifications // ITEMS_PER_USER)
         connection.execute(

@@ -17,6 +17,9 @@ from sqlalchemy import select
 
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.purge import delete_queue, purge_queue
+from notification_service.contacts.addresses import hash_address
+from notification_service.contacts.models import suppressions
+from notification_service.contacts.suppressions import Suppression, suppress_addresses
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.entrypoints.personal_data import PERSONAL_DATA
@@ -148,3 +151,24 @@ async def test_going_through_a_queue_that_is_not_there(amqp_url: str, clock: Set
         await publisher.link.wait_ready(timedelta(seconds=20))
         assert await purge_queue(publisher.link.connection, "not-there", lambda _: True) == 0
         await delete_queue(publisher.link.connection, "not-there")
+
+
+@pytest.mark.req("X-15")
+async def test_a_suppressed_address_stays_suppressed_as_a_hash(database: Database, clock: SetClock) -> None:
+    gone, other = uuid4(), uuid4()
+    listed = [
+        Suppression("default", "email", f"{name}@example.org", "complaint", user_id)
+        for name, user_id in (("ada", gone), ("ben", other))
+    ]
+    contact = next(part for part in PERSONAL_DATA if part.name == "contacts")
+    async with database.write() as connection:
+        await suppress_addresses(connection, listed, now=clock.now())
+        assert (await contact.erase(connection, Subject(gone, "default", None)))["suppressions"] == 1
+        # What is found once is not found again: the sweeps after it have nothing to tell.
+        assert (await contact.erase(connection, Subject(gone, "default", None)))["suppressions"] == 0
+        rows = {row.address_hash: row for row in await connection.execute(select(suppressions))}
+    assert len(rows) == 2
+    erased, kept = (rows[hash_address("email", f"{name}@example.org")] for name in ("ada", "ben"))
+    assert (erased.user_id, erased.hint, erased.reason) == (None, "", "complaint")
+    assert kept.user_id == other
+    assert kept.hint

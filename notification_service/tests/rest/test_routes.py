@@ -20,6 +20,8 @@ PUBLIC = re.compile(
     r"/(health(/.*)?|metrics|api/(openapi\.json|asyncapi\.json|docs.*))?"
     # A link in a mail: its token, which only the mail holds, is the right.
     r"|/api/v1/unsubscribe/\{token\}"
+    # Public keys.
+    r"|/api/v1/erasures/keys"
 )
 """What anybody may call (metrics and documents only in development). A new public route is added here, by a person."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import delete, exists, update
+from sqlalchemy import exists, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.channels.models import deliveries, delivery_attempts
@@ -40,8 +40,11 @@ async def _erase_contacts(connection: AsyncConnection, subject: Subject) -> Mapp
         contacts.c.address_hash == suppressions.c.address_hash,
     )
     is_theirs = is_own | (suppressions.c.user_id == subject.user_id)
-    suppressed = await connection.execute(delete(suppressions).where(is_theirs))
-    return {"suppressions": suppressed.rowcount, **await _CONTACTS.erase(connection, subject)}
+    # The list goes on protecting an address that was refused or complained; of the person only its hash is left, which
+    # finds the address again and does not show it.
+    shows_person = (suppressions.c.user_id == subject.user_id) | (suppressions.c.hint != "")
+    hidden = await connection.execute(update(suppressions).where(is_theirs, shows_person).values(user_id=None, hint=""))
+    return {"suppressions": hidden.rowcount, **await _CONTACTS.erase(connection, subject)}
 
 
 async def _forget_author(connection: AsyncConnection, subject: Subject) -> Mapping[str, int]:

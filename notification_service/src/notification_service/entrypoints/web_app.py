@@ -29,6 +29,8 @@ from notification_service.mailbox.endpoints import make_inbox_router
 from notification_service.mailbox.status_endpoints import make_status_router
 from notification_service.notifications.endpoints import make_sent_router
 from notification_service.personal_data.endpoints import make_personal_data_router
+from notification_service.personal_data.report import ReportSigner
+from notification_service.personal_data.report_endpoints import make_erasure_router
 from notification_service.preferences.endpoints import make_preferences_router
 from notification_service.presence.endpoints import make_presence_router
 from notification_service.rest.callers import Callers
@@ -75,6 +77,12 @@ def make_api_routers(parts: Parts) -> list[APIRouter]:
             explain=explain_delivery,
         ),
         make_personal_data_router(parts.database, parts.clock, PERSONAL_DATA, parts.settings.internal_keys),
+        make_erasure_router(
+            parts.database,
+            parts.clock,
+            callers,
+            ReportSigner(parts.settings.internal_keys, parts.settings.public_url or "herald-notification"),
+        ),
         make_presence_router(parts.nodes, parts.people, callers, cursors),
     ]
 

@@ -36,6 +36,7 @@ TAGS: Final = {
     "templates": "What each event type says, by channel and language.",
     "preferences": "What people want to get, on which channel, and when.",
     "digests and schedules": "What is gathered, and what is sent again and again.",
+    "erasures": "What was erased with a user's account, as a signed report.",
     "contacts": "The caller's own addresses on the outgoing channels.",
     "deliveries": "Every channel's try for every user.",
     "presence": "Who is there, and every live connection.",

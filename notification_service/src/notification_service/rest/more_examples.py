@@ -97,7 +97,27 @@ _NUMBERS: Final = {"sent": 120, "delivered": 118, "acked": 110, "read": 74, "fai
 _LATENCY: Final = {"p50_ms": 9, "p95_ms": 31, "p99_ms": 58}
 _RULE: Final = {"rule": "channel", "value": False, "source": "user"}
 
+_ERASURE_KEY: Final = {
+    "crv": "Ed25519",
+    "kty": "OKP",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    "alg": "EdDSA",
+    "use": "sig",
+    "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+}
+
 MORE_EXAMPLES: Final[dict[str, Any]] = {
+    # what was erased
+    "KeySetOut": {"keys": [_ERASURE_KEY]},
+    "ErasureOut": {
+        "user_id": _ALICE,
+        "tenant": "default",
+        "requested_at": _CREATED_AT,
+        "sweeps": 3,
+        "is_complete": True,
+        "erased": {"contacts": 1, "dead_letters": 1, "mailbox_items": 42},
+        "report": "eyJhbGciOiJFZERTQSIsInR5cCI6ImhlcmFsZC1lcmFzdXJlLXJlcG9ydCtqd3QifQ.e30.c2lnbmF0dXJl",
+    },
     # what was sent
     "HistoryOut": {"items": [_SENT], "next_cursor": None},
     "ChangeIn": {"title": "Your order is delayed", "version": 1},
