@@ -1,6 +1,6 @@
 """How long a page of users takes when there are 100,000 of them, on PostgreSQL, over HTTP.
 
-Run: .venv/bin/python benchmarks/auth_user_list.py [--users N] [--pages N]
+Run: .venv/bin/python -m benchmarks.auth_user_list [--users N] [--pages N]
 
 Starts a PostgreSQL cluster and the auth service of its own, fills it, reads pages by cursor one after the other, and
 ends them. The goal is a p99 below 100 ms for every kind of list.
@@ -9,24 +9,15 @@ ends them. The goal is a p99 below 100 ms for every kind of list.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import psycopg
 
-from herald_local.ports import find_free_ports
-from herald_local.postgresql import PostgresCluster
+from benchmarks.auth_setup import auth_site
 
 GOAL_P99_MS = 100.0
-BIN = Path(sys.executable).parent
 FILL = """
 INSERT INTO accounts_user (
     id, tenant_id, username, username_key, email, email_key, email_verified, external_id, locale, timezone, roles,
@@ -69,48 +60,21 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--pages", type=int, default=200)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="herald-bench-"))
-    folder.chmod(0o755)  # PostgreSQL's own user must get through
-    cluster = PostgresCluster(folder / "postgresql")
-    server = None
-    try:
-        cluster.start()
-        url = cluster.create_database("auth")
-        port = find_free_ports(1)[0]
-        environment = {**os.environ, "AUTH_DATABASE_URL": url, "HERALD_RUN_DIR": str(folder)}
-        environment |= {"AUTH_ISSUER": f"http://127.0.0.1:{port}", "AUTH_LOG_LEVEL": "WARNING"}
-        for command in ("migrate", "seed_demo"):
-            subprocess.run([BIN / "herald-auth", command], env=environment, check=True, capture_output=True)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(FILL, {"count": options.users})
-            connection.execute("VACUUM ANALYZE")
-        server = subprocess.Popen([BIN / "herald-auth", "serve", "--port", str(port)], env=environment)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            while True:
-                try:
-                    client.get("/health/live").raise_for_status()
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            login = {"username": "admin", "password": "herald-admin"}
-            token = client.post("/api/v1/auth/token", json=login).json()["access"]
-            client.headers["Authorization"] = f"Bearer {token}"
-            print(f"{options.users} users, {options.pages} pages each, 50 users a page, ms per page")
-            print(f"{'list':<18}{'p50':>8}{'p99':>8}{'max':>8}")
-            worst = 0.0
-            for name, query in LISTS.items():
-                measure(client, query, 5)
-                took_ms = measure(client, query, options.pages)
-                p99 = statistics.quantiles(took_ms, n=100)[98]
-                worst = max(worst, p99)
-                print(f"{name:<18}{statistics.median(took_ms):>8.1f}{p99:>8.1f}{max(took_ms):>8.1f}")
-        print(f"goal: p99 below {GOAL_P99_MS:.0f} ms: {'reached' if worst < GOAL_P99_MS else 'missed'}")
-    finally:
-        if server is not None:
-            server.send_signal(signal.SIGTERM)
-            server.wait(30)
-        cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def fill(connection: psycopg.Connection) -> None:
+        connection.execute(FILL, {"count": options.users})
+
+    with auth_site(fill) as site:
+        print(f"{options.users} users, {options.pages} pages each, 50 users a page, ms per page")
+        print(f"{'list':<18}{'p50':>8}{'p99':>8}{'max':>8}")
+        worst = 0.0
+        for name, query in LISTS.items():
+            measure(site.client, query, 5)
+            took_ms = measure(site.client, query, options.pages)
+            p99 = statistics.quantiles(took_ms, n=100)[98]
+            worst = max(worst, p99)
+            print(f"{name:<18}{statistics.median(took_ms):>8.1f}{p99:>8.1f}{max(took_ms):>8.1f}")
+    print(f"goal: p99 below {GOAL_P99_MS:.0f} ms: {'reached' if worst < GOAL_P99_MS else 'missed'}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from auth_site import INTERNAL_KEY, START, AuthSite, make_group, make_user
 from clocks import SetClock
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -154,6 +155,28 @@ async def test_groups_and_members_change_by_events(mirrored: Mirrored, auth: Aut
         assert await mirrored.groups() == {team_id: "Newer"}
         await mirrored.take(event(at + 6, "user.deleted", {"id": str(ada)}))
         assert await mirrored.members() == set()
+
+
+async def test_a_thousand_who_leave_a_group_at_once_cost_one_statement(mirrored: Mirrored, auth: AuthSite) -> None:
+    people = [auth.add_user() for _ in range(1_001)]
+    team, other = auth.add_group(*people), auth.add_group(*people[:2])
+    deletions: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("DELETE FROM identity_memberships"):
+            deletions.append(statement)
+
+    async with filled(mirrored, auth) as at:
+        engine = mirrored.database.engine.sync_engine
+        sqlalchemy_event.listen(engine, "before_cursor_execute", note)
+        leaving = [str(each) for each in people[1:]]
+        await mirrored.take(
+            event(at + 1, "group.members_changed", {"group_id": str(team), "removed": leaving}),
+            event(at + 2, "group.members_changed", {"group_id": str(team), "added": leaving[:1]}),
+        )
+        sqlalchemy_event.remove(engine, "before_cursor_execute", note)
+    assert len(deletions) == 1
+    assert await mirrored.members() == {(team, people[0]), (team, people[1]), *((other, each) for each in people[:2])}
 
 
 async def test_events_that_come_again_change_nothing_and_are_told_again(mirrored: Mirrored, auth: AuthSite) -> None:
