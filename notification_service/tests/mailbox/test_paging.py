@@ -54,7 +54,9 @@ def page_of(
     changes: list[Any], log: list[Any] | None = None, *, limit: int = 10, top: tuple[int, int] = (0, 0), after: int = 0
 ) -> Page:
     contents = {
-        (each.notification_id, each.variant): {"id": str(each.notification_id), "title": each.variant}
+        (each.notification_id, each.variant): json.dumps(
+            {"id": str(each.notification_id), "title": each.variant}
+        ).encode()
         for each in (*changes, *(log or ()))
         if each.notification_id
     }

@@ -113,7 +113,7 @@ def test_spliced_frames_are_what_the_contract_says() -> None:
 
 
 def test_a_kept_broadcast_has_neither_number_nor_counts() -> None:
-    body = encode_kept_item(make().content(), seq=None, flags=None, counts=None)
+    body = encode_kept_item(encode_content(make()), seq=None, flags=None, counts=None)
     frame = NotificationFrame.model_validate_json(b'{"type":"notification",' + body[1:])
     assert (frame.seq, frame.counts) == (None, None)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+from typing import Any
 
 MAX_TOKEN_LENGTH = 8_192
 """Characters; ours have about 900. Longer ones are refused unread."""
@@ -20,6 +22,19 @@ def is_canonical(token: str) -> bool:
     return (
         len(token) <= MAX_TOKEN_LENGTH and _FORM.fullmatch(token) is not None and all(map(_respells, token.split(".")))
     )
+
+
+def read_header(token: str) -> dict[str, Any] | None:
+    """The protected header of a canonical token, unverified: it says with which key to verify; None: not an object.
+
+    The library reads it too, and with it, twice, everything else: 60 µs of each token.
+    """
+    encoded = token.partition(".")[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, dict) else None
 
 
 def _respells(part: str) -> bool:

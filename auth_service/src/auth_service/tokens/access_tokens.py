@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from auth_service import clock
 from auth_service.tokens.keys import KeyFolder
 from shared_contracts.claims import AUDIENCE, LEEWAY_S, TOKEN_TYPE, AccessTokenClaims
-from shared_contracts.jws import is_canonical
+from shared_contracts.jws import is_canonical, read_header
 from shared_contracts.scopes import Scope, format_scope
 
 _NUMBERS = ("exp", "iat", "nbf")
@@ -115,12 +115,11 @@ def check_access_token(token: str) -> AccessTokenClaims:
     """
     if not is_canonical(token):
         raise RejectedToken(Rejection.MALFORMED)
-    try:
-        header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        raise RejectedToken(Rejection.MALFORMED) from None
+    header = read_header(token)
+    if header is None:
+        raise RejectedToken(Rejection.MALFORMED)
     kid, algorithm = header.get("kid"), header.get("alg")
-    if algorithm not in {"RS256", "EdDSA"}:
+    if algorithm not in ("RS256", "EdDSA"):
         raise RejectedToken(Rejection.ALGORITHM)
     if header.get("typ") != TOKEN_TYPE:
         raise RejectedToken(Rejection.TYPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 from uuid import UUID
@@ -46,11 +47,16 @@ class Client(ABC):
 
     def run(self, effects: list[Effect]) -> None:
         """Do what the session wants done."""
+        # A page has many frames, which are written as one: a write of its own costs each 5 µs.
+        texts: list[bytes] = []
         for effect in effects:
             # First what is most frequent, without the cost of a match: 0.3 µs of each frame.
             if type(effect) is SendText:
-                self.send_text(effect.text)
+                texts.append(effect.text)
                 continue
+            if texts:
+                self.send_texts(texts)
+                texts = []
             match effect:
                 case SendPing():
                     self.send_ping()
@@ -60,6 +66,8 @@ class Client(ABC):
                     self.end(code, reason)
                 case _:
                     self.node.do(self, effect)
+        if texts:
+            self.send_texts(texts)
         if self.session.follower.acks_by_itself and self.is_writable:
             self.acknowledge_written()
 
@@ -89,9 +97,13 @@ class Client(ABC):
     def waiting_bytes(self) -> int:
         """What was written and is not with the kernel yet."""
 
-    @abstractmethod
     def send_text(self, text: bytes) -> None:
         """Write one frame."""
+        self.send_texts((text,))
+
+    @abstractmethod
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        """Write a frame for each of these, in order."""
 
     @abstractmethod
     def send_ping(self) -> None:

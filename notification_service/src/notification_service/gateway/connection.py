@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -277,8 +278,8 @@ class Connection(asyncio.Protocol, Client):
     # --- effects --------------------------------------------------------------------------------------------------
 
     @override
-    def send_text(self, text: bytes) -> None:
-        self.write(encode_text(text))
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        self.write(encode_text(texts[0]) if len(texts) == 1 else b"".join(map(encode_text, texts)))
 
     @override
     def send_ping(self) -> None:

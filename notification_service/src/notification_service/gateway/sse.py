@@ -10,7 +10,7 @@ import asyncio
 import random
 import re
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -105,7 +105,11 @@ class SseClient(Client):
         return self._waiting_bytes + self._taken_bytes
 
     @override
-    def send_text(self, text: bytes) -> None:
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        for text in texts:
+            self._send(text)
+
+    def _send(self, text: bytes) -> None:
         if text.startswith(b'{"type":"reconnect"'):
             said = orjson.loads(text)
             # A browser waits this long before it reconnects: spread here, because it would not.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from notification_service import metrics
 from notification_service.identity.key_set import KeySet
 from shared_contracts.claims import LEEWAY_S, TOKEN_TYPE, AccessTokenClaims
-from shared_contracts.jws import MAX_TOKEN_LENGTH, is_canonical
+from shared_contracts.jws import MAX_TOKEN_LENGTH, is_canonical, read_header
 
 _REQUIRED: Final = ["iss", "aud", "sub", "jti", "iat", "nbf", "exp"]
 
@@ -52,10 +52,9 @@ class SignatureCheck:
         # Decoders take several spellings for one token; what is remembered by its text must have one.
         if not is_canonical(token):
             raise TokenRefused("too_long" if len(token) > MAX_TOKEN_LENGTH else "malformed")
-        try:
-            header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-            raise TokenRefused("malformed") from None
+        header = read_header(token)
+        if header is None:
+            raise TokenRefused("malformed")
         kid, algorithm = header.get("kid"), header.get("alg")
         if header.get("typ") != TOKEN_TYPE:
             raise TokenRefused("typ")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import (
     ColumnElement,
     Integer,
@@ -38,10 +39,10 @@ from notification_service.mailbox.models import (
     streams,
 )
 from notification_service.mailbox.paging import CHANGE_LIMIT, Head, Wanted, make_page
+from notification_service.notifications.entity import Sender, describe_content
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.models import notification_contents, notifications
 from notification_service.notifications.pages import UPDATED_LABEL, Page
-from notification_service.notifications.repository import to_notification
 
 _FLAGS = ("read_at", "seen_at", "archived_at", "deleted_at", "last_change")
 
@@ -64,7 +65,7 @@ async def read_changes(
         if row.part == "new" or row.last_change == UPDATED_LABEL
     }
     shown |= {(row.about or row.notification_id, None) for rows in entries.values() for row in rows}
-    contents = await read_contents(connection, shown)
+    contents = {key: orjson.dumps(content) for key, content in (await read_contents(connection, shown)).items()}
     return {
         each.user_id: make_page(
             each,
@@ -78,6 +79,16 @@ async def read_changes(
     }
 
 
+# Not the recipients: a request may name thousands, who are nobody else's business.
+_SHOWN = [
+    notifications.c[name]
+    for name in (
+        *("id", "kind", "event_type", "title", "body", "data", "actions", "priority", "category", "tags", "group_id"),
+        *("sender_id", "sender_name", "created_at", "expires_at"),
+    )
+]
+
+
 async def read_contents(
     connection: AsyncConnection, wanted: Collection[tuple[UUID, str | None]]
 ) -> dict[tuple[UUID, str | None], dict[str, Any]]:
@@ -85,8 +96,8 @@ async def read_contents(
     if not wanted:
         return {}
     asked = make_rows(connection, {"id": Uuid()}, [(each,) for each in {each for each, _ in wanted}], "asked")
-    rows = await connection.execute(select(notifications).join(asked, notifications.c.id == asked.c.id))
-    found = {row.id: to_notification(row).content() for row in rows}
+    rows = await connection.execute(select(*_SHOWN).join(asked, notifications.c.id == asked.c.id))
+    found = {row.id: describe_content(row, Sender(row.sender_id, row.sender_name)) for row in rows}
     variants = [(each, variant) for each, variant in wanted if variant is not None]
     texts = await read_texts(connection, variants) if variants else {}
     contents: dict[tuple[UUID, str | None], dict[str, Any]] = {}

@@ -12,6 +12,7 @@ from uuid import UUID
 from notification_service.notifications.frames import (
     encode_kept_item,
     encode_state,
+    encode_unknown,
     encode_updated,
     encode_withdrawn,
 )
@@ -22,8 +23,8 @@ from shared_contracts.ws.frames import MAX_IDS
 CHANGE_LIMIT: Final = MAX_IDS + 1
 """Rows read of each kind of change. One action touches at most MAX_IDS items, so one whole action always fits."""
 
-Contents = Mapping[tuple[UUID, str | None], dict[str, Any]]
-"""By notification and variant."""
+Contents = Mapping[tuple[UUID, str | None], bytes]
+"""What clients see of a notification, encoded once for all its recipients; by notification and variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ def _state_piece(rows: Sequence[Any], number: int, counts: Counts, now: datetime
 def _told_piece(row: Any, number: int, counts: Counts, contents: Contents, now: datetime) -> _Piece:
     """What the sender, a newer item or time did to an item."""
     if row.last_change == UPDATED_LABEL:
-        content = contents.get((row.notification_id, row.variant)) or {"id": str(row.notification_id)}
+        content = contents.get((row.notification_id, row.variant)) or encode_unknown(row.notification_id)
         type_, body = FrameType.UPDATED, encode_updated(content, seq=number, counts=counts)
     else:
         type_ = FrameType.RECALLED
@@ -202,7 +203,7 @@ def _log_pieces(log: Sequence[Any], contents: Contents, now: datetime) -> Iterat
 
 def _told_log_piece(row: Any, contents: Contents) -> _Piece:
     if row.label == UPDATED_LABEL:
-        content = contents.get((row.about, None)) or {"id": str(row.about)}
+        content = contents.get((row.about, None)) or encode_unknown(row.about)
         type_, body = FrameType.UPDATED, encode_updated(content, seq=None, counts=None)
     else:
         type_, body = FrameType.RECALLED, encode_withdrawn(row.about, seq=None, counts=None, reason=row.label)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Integer, String, Uuid, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +25,7 @@ from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import broadcast_streams, broadcasts, items, streams
 from notification_service.mailbox.state import forget_broadcasts
 from notification_service.notifications.entity import Notification
-from notification_service.notifications.frames import encode_updated, encode_withdrawn
+from notification_service.notifications.frames import encode_unknown, encode_updated, encode_withdrawn
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.models import notifications
 from notification_service.notifications.pages import UPDATED_LABEL, FrameType
@@ -95,6 +96,7 @@ async def mark_items(
             losses[row.user_id] = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
     await _write(connection, changes, numbers, losses, label, deleted_at=now if removes else None)
     lists = await live.load(connection, {row.tenant for row in rows.values()})
+    encoded = orjson.dumps(content) if content else None
     frames = []
     for user_id, _, number, notification_id in changes:
         row, lost = rows[user_id], losses.get(user_id, (0, 0, 0))
@@ -103,7 +105,7 @@ async def mark_items(
         if removes:
             body = encode_withdrawn(notification_id, seq=number, counts=after, reason=label)
         else:
-            body = encode_updated(content or {"id": str(notification_id)}, seq=number, counts=after)
+            body = encode_updated(encoded or encode_unknown(notification_id), seq=number, counts=after)
         type_ = FrameType.RECALLED if removes else FrameType.UPDATED
         frames.append(StreamFrame(user_id, number, type_, body, row.queue_declared, row.queue_generation))
     return frames
@@ -291,7 +293,8 @@ async def mark_broadcast(
     if removes:
         body = encode_withdrawn(notification_id, seq=None, counts=None, reason=label)
         return LogFrame(tenant, top, FrameType.RECALLED, body)
-    body = encode_updated(content or {"id": str(notification_id)}, seq=None, counts=None)
+    encoded = orjson.dumps(content) if content else encode_unknown(notification_id)
+    body = encode_updated(encoded, seq=None, counts=None)
     return LogFrame(tenant, top, FrameType.UPDATED, body)
 
 

@@ -83,22 +83,32 @@ class Notification:
 
     def content(self) -> dict[str, Any]:
         """The fields of a `notification` frame that are the same for every recipient."""
-        return {
-            "id": str(self.id),
-            "kind": str(self.kind),
-            "event_type": self.event_type,
-            "title": self.title,
-            "body": self.body,
-            "data": self.data,
-            "actions": self.actions,
-            "priority": str(self.priority),
-            "category": self.category,
-            "tags": self.tags,
-            "group_id": str(self.group_id) if self.group_id else None,
-            "sender": describe_sender(self.sender),
-            "created_at": format_time(self.created_at),
-            "expires_at": format_time(self.expires_at) if self.expires_at else None,
-        }
+        return describe_content(self, self.sender)
+
+
+def describe_content(shown: Any, sender: Sender) -> dict[str, Any]:
+    """The fields of a `notification` frame that are the same for every recipient.
+
+    Args:
+        shown: The entity, or a row of its table with the columns of these fields.
+        sender: Who asked.
+    """
+    return {
+        "id": str(shown.id),
+        "kind": str(shown.kind),
+        "event_type": shown.event_type,
+        "title": shown.title,
+        "body": shown.body,
+        "data": shown.data,
+        "actions": shown.actions,
+        "priority": str(shown.priority),
+        "category": shown.category,
+        "tags": shown.tags,
+        "group_id": str(shown.group_id) if shown.group_id else None,
+        "sender": describe_sender(sender),
+        "created_at": format_time(shown.created_at),
+        "expires_at": format_time(shown.expires_at) if shown.expires_at else None,
+    }
 
 
 def describe_sender(sender: Sender) -> dict[str, Any] | None:

@@ -60,14 +60,11 @@ def encode_new_broadcast(content: bytes) -> bytes:
     return b"{%b,%b" % (FRESH_STATE, content[1:])
 
 
-def encode_kept_item(content: dict[str, Any], *, seq: int | None, flags: Flags | None, counts: Counts | None) -> bytes:
+def encode_kept_item(content: bytes, *, seq: int | None, flags: Flags | None, counts: Counts | None) -> bytes:
     """A `notification` frame's body read back from the mailbox, with the item's present state."""
-    frame = {"state": describe_flags(flags), **content}
-    if seq is not None:
-        frame["seq"] = seq
-    if counts is not None:
-        frame["counts"] = {"unread": counts.unread, "unseen": counts.unseen}
-    return orjson.dumps(frame)
+    is_fresh = flags is None or (flags.read_at is None and flags.seen_at is None and flags.archived_at is None)
+    state = FRESH_STATE if is_fresh else b'"state":%b' % orjson.dumps(describe_flags(flags))
+    return b"{%b%b,%b" % (_encode_numbers(seq, counts), state, content[1:])
 
 
 def encode_state(
@@ -91,21 +88,26 @@ def encode_state(
 
 def encode_withdrawn(notification_id: UUID, *, seq: int | None, counts: Counts | None, reason: str) -> bytes:
     """A `recalled` frame's body; `reason` says whether the sender, a newer item or time took it away."""
-    frame: dict[str, Any] = {"id": str(notification_id), "reason": reason}
-    return orjson.dumps(_with_numbers(frame, seq, counts))
+    reason_text = orjson.dumps(reason)
+    return b'{%b"id":"%b","reason":%b}' % (_encode_numbers(seq, counts), str(notification_id).encode(), reason_text)
 
 
-def encode_updated(content: dict[str, Any], *, seq: int | None, counts: Counts | None) -> bytes:
+def encode_updated(content: bytes, *, seq: int | None, counts: Counts | None) -> bytes:
     """An `updated` frame's body: everything clients see of the notification, as it is now."""
-    return orjson.dumps(_with_numbers(dict(content), seq, counts))
+    return b"{%b%b" % (_encode_numbers(seq, counts), content[1:])
 
 
-def _with_numbers(frame: dict[str, Any], seq: int | None, counts: Counts | None) -> dict[str, Any]:
-    if seq is not None:
-        frame["seq"] = seq
-    if counts is not None:
-        frame["counts"] = {"unread": counts.unread, "unseen": counts.unseen}
-    return frame
+def encode_unknown(notification_id: UUID) -> bytes:
+    """The content of a notification that is gone meanwhile: its id."""
+    return b'{"id":"%b"}' % str(notification_id).encode()
+
+
+def _encode_numbers(seq: int | None, counts: Counts | None) -> bytes:
+    """What differs by recipient, with a comma behind each; all frames have something after it."""
+    numbers = b"" if seq is None else b'"seq":%d,' % seq
+    if counts is None:
+        return numbers
+    return b'%b"counts":{"unread":%d,"unseen":%d},' % (numbers, counts.unread, counts.unseen)
 
 
 def describe_flags(flags: Flags | None) -> dict[str, str | None]:
