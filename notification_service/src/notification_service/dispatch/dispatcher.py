@@ -14,7 +14,7 @@ from notification_service.broker.publisher import Outcome, Outgoing, Publisher
 from notification_service.clock import Clock
 from notification_service.notifications.frames import encode_content, encode_new_broadcast, encode_new_item
 from notification_service.notifications.kept import KeptBroadcast, KeptItem
-from notification_service.notifications.pages import FrameType
+from notification_service.notifications.pages import FrameType, StreamFrame
 from shared_contracts import headers
 from shared_contracts.topology import DELIVERY_DIRECT, DELIVERY_FANOUT, user_queue_name
 
@@ -69,16 +69,22 @@ class Dispatcher:
             log.warning("dispatch_incomplete", notifications=len(failed))
         return result
 
-    async def dispatch_frame(
-        self, *, user_id: UUID, seq: int, type_: FrameType, body: bytes, queue_generation: int
-    ) -> tuple[UUID, int] | None:
-        """Publish one frame of a user's stream that is no new item; answers the queue if it does not exist.
+    async def dispatch_frames(self, frames: Sequence[StreamFrame]) -> set[tuple[UUID, int]]:
+        """Publish frames of users' streams that are no new items; answers the queues that turn out not to exist, as
+        `Dispatched.gone_queues`.
 
         Nothing is kept for the relay: a frame lost here leaves a hole in the numbers, which gateways find and fill from
-        the mailbox.
+        the mailbox. Without a queue no device has been there for long: the next one reads it from the mailbox.
         """
-        outcome = await self._publisher.publish(_frame_message(user_id, seq, type_, body))
-        return (user_id, queue_generation) if outcome is Outcome.RETURNED else None
+        addressed = [each for each in frames if each.has_queue]
+        if not addressed:
+            return set()
+        outcomes = await self._publisher.publish_all([_frame_message(each) for each in addressed])
+        return {
+            (each.user_id, each.queue_generation)
+            for each, outcome in zip(addressed, outcomes, strict=True)
+            if outcome is Outcome.RETURNED
+        }
 
     async def dispatch_log_frame(self, *, tenant: str, seq: int, type_: FrameType, body: bytes) -> None:
         """Publish an entry of a broadcast log that tells of an earlier one, to every node."""
@@ -129,14 +135,14 @@ def _item_message(item: KeptItem, contents: _ContentCache, now: datetime) -> Out
     )
 
 
-def _frame_message(user_id: UUID, seq: int, type_: FrameType, body: bytes) -> Outgoing:
+def _frame_message(frame: StreamFrame) -> Outgoing:
     return Outgoing(
         exchange=DELIVERY_DIRECT.name,
-        routing_key=user_queue_name(user_id),
-        body=body,
+        routing_key=user_queue_name(frame.user_id),
+        body=frame.body,
         message_id=str(next(_attempts)),
-        type=type_,
-        headers={headers.SEQ: seq},
+        type=frame.type,
+        headers={headers.SEQ: frame.seq},
     )
 
 

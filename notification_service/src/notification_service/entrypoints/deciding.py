@@ -24,10 +24,11 @@ from notification_service.event_types.throttling import count_throttled
 from notification_service.identity.directory import Person
 from notification_service.mailbox.keep import keep_items
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
-from notification_service.mailbox.withdraw import StreamFrame, find_replaced, mark_items
+from notification_service.mailbox.withdraw import find_replaced, mark_items
 from notification_service.notifications.decisions import insert_contents, keep_decisions
 from notification_service.notifications.entity import Notification
 from notification_service.notifications.kept import KeptItem
+from notification_service.notifications.pages import StreamFrame
 from notification_service.preferences.repository import Defaults, DefaultsStore, find_documents, make_layers
 from notification_service.routing.content import Renderer, RenderProblem, make_contents
 from notification_service.routing.decide import Decided, Recipient, can_be_throttled, decide

@@ -111,18 +111,10 @@ class FanningOut:
         return True
 
     async def _publish(self, routed: Routed) -> None:
-        for frame in routed.frames:
-            if frame.has_queue:
-                await self._dispatcher.dispatch_frame(
-                    user_id=frame.user_id,
-                    seq=frame.seq,
-                    type_=frame.type,
-                    body=frame.body,
-                    queue_generation=frame.queue_generation,
-                )
+        gone = await self._dispatcher.dispatch_frames(routed.frames)
         result = await self._dispatcher.dispatch(routed.kept)
         # What was not confirmed is found by the gateways, as a hole in the numbers.
-        self._marks.add(Dispatched(gone_queues=result.gone_queues))
+        self._marks.add(Dispatched(gone_queues=result.gone_queues | gone))
         await self._publish_deliveries(routed.deliveries)
 
 

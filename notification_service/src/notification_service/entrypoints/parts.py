@@ -57,7 +57,7 @@ from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.resume import clear_queue_marks
 from notification_service.mailbox.service import Inbox
 from notification_service.mailbox.state import StateChange
-from notification_service.notifications.pages import FrameType
+from notification_service.notifications.pages import FrameType, StreamFrame
 from notification_service.personal_data.erasure import Eraser, request_erasure
 from notification_service.preferences.repository import DefaultsStore
 from notification_service.preferences.service import Preferences
@@ -420,17 +420,12 @@ class Parts:
         spawn(publish_preferences(self.publisher, user_id, values), name="tell-preferences")
 
     async def _publish_state(self, change: StateChange) -> None:
-        # No queue: no device is connected and none was for long; the next one reads it from the mailbox.
-        if change.seq is None or change.body is None or not change.has_queue:
+        if change.seq is None or change.body is None:
             return
-        gone = await self.dispatcher.dispatch_frame(
-            user_id=change.user_id,
-            seq=change.seq,
-            type_=FrameType.STATE,
-            body=change.body,
-            queue_generation=change.queue_generation,
+        frame = StreamFrame(
+            change.user_id, change.seq, FrameType.STATE, change.body, change.has_queue, change.queue_generation
         )
-        if gone is not None:
+        for gone in await self.dispatcher.dispatch_frames([frame]):
             self.marks.add_gone_queue(*gone)
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import failpoints, metrics
@@ -44,10 +45,10 @@ from notification_service.identity.repository import count_audience
 from notification_service.intake.check import Refused
 from notification_service.intake.receive import Arrival, make_dead_letter
 from notification_service.mailbox.keep import keep_broadcasts
-from notification_service.mailbox.withdraw import StreamFrame
 from notification_service.notifications.entity import Notification, make_notification
 from notification_service.notifications.fanouts import begin_fanouts
 from notification_service.notifications.kept import KeptBroadcast, KeptItem
+from notification_service.notifications.pages import StreamFrame
 from notification_service.notifications.repository import Routed, find_stages, insert_accepted, upsert_routed
 from notification_service.routing.content import RenderProblem, make_broadcast_content
 from notification_service.routing.plan import Plan, make_plan
@@ -58,8 +59,8 @@ from shared_contracts.requests import Channel, Recipients
 log = structlog.get_logger(__name__)
 
 
-class _RacedByAnother(Exception):
-    """Another worker routed a notification of this batch in between; nothing of this transaction stays."""
+class _Known(Exception):
+    """A notification of this batch is routed already; nothing of this transaction stays."""
 
 
 @dataclass(slots=True)
@@ -121,24 +122,29 @@ class Pipeline:
             Unavailable: The database does not answer. Nothing was stored.
         """
         try:
-            stored = await self._store(arrivals, letters)
-        except _RacedByAnother:
-            stored = await self._store(arrivals, letters)
+            # Nearly nothing comes twice: what does is found where it is stored, and costs a second try.
+            stored = await self._store(arrivals, letters, asks_first=False)
+        except (_Known, IntegrityError):
+            stored = await self._store(arrivals, letters, asks_first=True)
         return self._publish(stored)
 
-    async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> _Stored:
-        stored = await self._store_for_users(arrivals, letters)
+    async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool) -> _Stored:
+        stored = await self._store_for_users(arrivals, letters, asks_first=asks_first)
         if stored is None:
             directory, large = await self._find_everyone(arrivals)
             async with self._database.write() as connection:
-                stored = await self._store_in(connection, arrivals, letters, directory=directory, large=large)
+                stored = await self._store_in(
+                    connection, arrivals, letters, directory=directory, large=large, asks_first=asks_first
+                )
         now = stored.now
         for notification in stored.routed:
             metrics.notifications_accepted.labels(notification.kind).inc()
         self._receipts.add([*accepted(stored.routed, now), *given_up(stored.letters, now)])
         return stored
 
-    async def _store_for_users(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> _Stored | None:
+    async def _store_for_users(
+        self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool
+    ) -> _Stored | None:
         """Store what is for single users the mirror knows, which is nearly everything: looked up in the transaction
         that stores. None: nothing was stored, because somebody must be asked for first.
         """
@@ -149,7 +155,9 @@ class Pipeline:
             directory = await look_up(connection, wanted)
             if any(find_unknown(wanted, directory)):
                 return None
-            return await self._store_in(connection, arrivals, letters, directory=directory, large=set())
+            return await self._store_in(
+                connection, arrivals, letters, directory=directory, large=set(), asks_first=asks_first
+            )
 
     async def _store_in(
         self,
@@ -159,10 +167,11 @@ class Pipeline:
         *,
         directory: Directory,
         large: set[UUID],
+        asks_first: bool,
     ) -> _Stored:
         now = self._clock.now()
         stored = _Stored(now, letters=list(letters))
-        fresh = await self._leave_out_known(connection, arrivals)
+        fresh = await self._leave_out_known(connection, arrivals, asks_all=asks_first)
         catalogs = await load_catalogs(connection, self._catalog, [each.checked.request for each in fresh], now)
         plans = await self._make_plans(
             connection, fresh, directory=directory, large=large, catalogs=catalogs, stored=stored, now=now
@@ -266,8 +275,12 @@ class Pipeline:
         async with self._database.read() as connection:
             return await look_up(connection, wanted), large
 
-    async def _leave_out_known(self, connection: AsyncConnection, arrivals: Sequence[Arrival]) -> list[Arrival]:
-        stages = await find_stages(connection, {arrival.checked.id for arrival in arrivals}) if arrivals else {}
+    async def _leave_out_known(
+        self, connection: AsyncConnection, arrivals: Sequence[Arrival], *, asks_all: bool
+    ) -> list[Arrival]:
+        """Those that are not routed yet. What says that the REST API has accepted it is always asked for."""
+        asked = {each.checked.id for each in arrivals if asks_all or each.checked.accepted_at is not None}
+        stages = await find_stages(connection, asked)
         fresh: dict[UUID, Arrival] = {}
         for arrival in arrivals:
             stage = stages.get(arrival.checked.id)
@@ -348,20 +361,13 @@ class Pipeline:
                 continue
             routed = await upsert_routed(connection, outcomes, now=now, relay_after=relay_after)
             if len(routed) != len(outcomes):
-                raise _RacedByAnother
+                raise _Known
 
     async def _publish(self, stored: _Stored) -> None:
         failpoints.reach("after_db_commit")
-        for frame in stored.frames:
-            if frame.has_queue:
-                await self._dispatcher.dispatch_frame(
-                    user_id=frame.user_id,
-                    seq=frame.seq,
-                    type_=frame.type,
-                    body=frame.body,
-                    queue_generation=frame.queue_generation,
-                )
+        gone = await self._dispatcher.dispatch_frames(stored.frames)
         result = await self._dispatcher.dispatch(stored.kept, stored.broadcasts)
+        result.gone_queues |= gone
         result.done |= stored.without_items
         self._marks.add(result)
         if stored.deliveries:

@@ -191,19 +191,7 @@ class SentNotifications:
                     connection, [(each, row.id) for each in holders], label, live=self._live, now=now, content=content
                 )
             told += len(frames)
-            gone = set()
-            for each in frames:
-                if each.has_queue:
-                    found = await self._dispatcher.dispatch_frame(
-                        user_id=each.user_id,
-                        seq=each.seq,
-                        type_=each.type,
-                        body=each.body,
-                        queue_generation=each.queue_generation,
-                    )
-                    if found is not None:
-                        gone.add(found)
-            self._marks.add(Dispatched(gone_queues=gone))
+            self._marks.add(Dispatched(gone_queues=await self._dispatcher.dispatch_frames(frames)))
             if len(holders) < MAX_AT_ONCE:
                 return told
             after = holders[-1]

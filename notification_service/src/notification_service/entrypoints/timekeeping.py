@@ -343,19 +343,7 @@ class Timekeeper:
         async with self._database.write() as connection:
             expired = await find_expired(connection, now=now, limit=_BATCH)
             frames = await mark_items(connection, expired, "expired", live=self._live, now=now)
-        gone = set()
-        for frame in frames:
-            if frame.has_queue:
-                found = await self._dispatcher.dispatch_frame(
-                    user_id=frame.user_id,
-                    seq=frame.seq,
-                    type_=frame.type,
-                    body=frame.body,
-                    queue_generation=frame.queue_generation,
-                )
-                if found is not None:
-                    gone.add(found)
-        self._marks.add(Dispatched(gone_queues=gone))
+        self._marks.add(Dispatched(gone_queues=await self._dispatcher.dispatch_frames(frames)))
         return len(expired)
 
     async def sweep_old_items(self, now: datetime) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Executable, FromClause, Integer, String, Uuid, insert, select, true
+from sqlalchemy import Executable, FromClause, Integer, String, Uuid, insert, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
@@ -92,7 +92,17 @@ def _build_raise_tops(dialect_name: str, rows: FromClause) -> Executable:
         index_elements=[streams.c.user_id],
         set_={name: streams.c[name] + new[name] for name in _RAISED},
     ).returning(
-        streams.c.user_id, streams.c.top_seq, streams.c.queue_declared, streams.c.queue_generation, *COUNT_COLUMNS
+        streams.c.user_id,
+        streams.c.top_seq,
+        streams.c.queue_declared,
+        streams.c.queue_generation,
+        *COUNT_COLUMNS,
+        # With the numbers, so that the counts need no query of their own. The row written is named as text: SQLAlchemy
+        # neither correlates within RETURNING nor, for SQLite, keeps the table in a column's name there.
+        select(broadcast_streams.c.version)
+        .where(broadcast_streams.c.tenant == literal_column(f"{streams.name}.tenant", String()))
+        .scalar_subquery()
+        .label("broadcast_version"),
     )
     return raised
 
@@ -116,7 +126,7 @@ async def _count_bases(
     live: LiveBroadcasts,
     now: datetime,
 ) -> dict[UUID, Counts]:
-    lists = await live.load(connection, set(tenants.values()))
+    lists = await live.load_at(connection, {tenants[user_id]: row.broadcast_version for user_id, row in rows.items()})
     new = [user_id for user_id, row in rows.items() if row.broadcast_floor is None]
     floors = await find_floors(connection, new) if new else {}
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,11 +56,16 @@ class LiveBroadcasts:
         if not tenants:
             return {}
         found = await _FIND_VERSIONS.execute(connection, [(tenant,) for tenant in sorted(tenants)])
-        versions = {row.tenant: row.version for row in found}
+        versions: dict[str, int | None] = dict.fromkeys(tenants)
+        return await self.load_at(connection, versions | {row.tenant: row.version for row in found})
+
+    async def load_at(self, connection: AsyncConnection, found: Mapping[str, int | None]) -> dict[str, LiveList]:
+        """The lists at versions that were read with something else; None: the tenant never had a broadcast."""
+        versions = {tenant: version for tenant, version in found.items() if version is not None}
         stale = {tenant: version for tenant, version in versions.items() if self._version(tenant) != version}
         if stale:
             await self._reload(connection, stale)
-        return {tenant: self._lists[tenant] if tenant in versions else NONE for tenant in tenants}
+        return {tenant: self._lists[tenant] if tenant in versions else NONE for tenant in found}
 
     def _version(self, tenant: str) -> int | None:
         known = self._lists.get(tenant)

@@ -28,7 +28,7 @@ from notification_service.notifications.entity import Notification
 from notification_service.notifications.frames import encode_unknown, encode_updated, encode_withdrawn
 from notification_service.notifications.kept import Counts
 from notification_service.notifications.models import notifications
-from notification_service.notifications.pages import UPDATED_LABEL, FrameType
+from notification_service.notifications.pages import UPDATED_LABEL, FrameType, StreamFrame
 from shared_contracts.ids import new_id
 
 _FLAGS: Final = ("read_at", "seen_at", "archived_at", "snoozed_until", "deleted_at", "pinned_at")
@@ -36,18 +36,6 @@ MAX_AT_ONCE: Final = 1_000
 
 Target = tuple[UUID, UUID]
 """A user and a notification."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamFrame:
-    """One frame of a user's stream to be published; `has_queue` and `queue_generation` as in `KeptItem`."""
-
-    user_id: UUID
-    seq: int
-    type: FrameType
-    body: bytes
-    has_queue: bool
-    queue_generation: int
 
 
 @dataclass(frozen=True, slots=True)

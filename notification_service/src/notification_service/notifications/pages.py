@@ -1,4 +1,4 @@
-"""What a device missed, as the mailbox hands it to the gateway."""
+"""What a device missed, as the mailbox hands it to the gateway; and what it hands to dispatch besides new items."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ class Entry:
     is_broadcast: bool
     type: FrameType
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFrame:
+    """One frame of a user's stream to be published; `has_queue` and `queue_generation` as in `KeptItem`."""
+
+    user_id: UUID
+    seq: int
+    type: FrameType
+    body: bytes
+    has_queue: bool
+    queue_generation: int
 
 
 @dataclass(frozen=True, slots=True)
