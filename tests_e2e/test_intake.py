@@ -86,8 +86,9 @@ async def test_an_idempotency_key_stands_for_one_request_of_one_caller(stack: St
         assert foreign.status_code == 202
         assert foreign.json()["id"] != first.json()["id"]
         together = await asyncio.gather(*(send(shop, f"{key}-t", body, node=number % 2) for number in range(10)))
-        assert {answer.status_code for answer in together} == {202}
-        assert len({answer.json()["id"] for answer in together}) == 1
+        # Who comes while the first one is being stored, on whichever node, is told to ask again.
+        assert {202} <= {answer.status_code for answer in together} <= {202, 409}
+        assert len({answer.json()["id"] for answer in together if answer.status_code == 202}) == 1
 
 
 POISON: list[tuple[str, Any, dict[str, Any]]] = [

@@ -90,6 +90,13 @@ class HttpSink:
         assert self._server is not None
         self._server.close()
 
+    def begin_anew(self) -> None:
+        """For the next test: as it was made."""
+        self.script = lambda _: Reply()
+        self.holds = lambda _: True
+        self.seen.clear()
+        self.answering.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -177,6 +184,10 @@ class MailSink:
     @property
     def url(self) -> str:
         return f"smtp://127.0.0.1:{self.port}"
+
+    def to(self, address: str) -> list[bytes]:
+        """The mails to this address."""
+        return [mail.content for mail in self.mails if mail.rcpt_tos == [address] and isinstance(mail.content, bytes)]
 
 
 @contextlib.asynccontextmanager

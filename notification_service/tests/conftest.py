@@ -15,6 +15,8 @@ import pytest_asyncio
 import structlog
 from amqp import Bystander, bystander
 from auth_site import AuthSite, auth_site
+from channel_kit import HttpSink, http_sink
+from channel_site import ChannelSite, channel_site
 from clocks import SetClock
 from service import Service, running_service
 from sqlalchemy import select
@@ -156,3 +158,54 @@ async def service(
             assert (await connection.execute(query)).all() == [], (
                 "a test sent a broadcast to the tenant all tests share"
             )
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def channel_databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Those of `channel_house` and `strict_house`."""
+    with contextlib.ExitStack() as stack:
+        folders = [tmp_path_factory.mktemp("channels") for _ in range(2)]
+        yield [stack.enter_context(_copied(request.param, request, folder)) for folder in folders]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def channel_house(
+    channel_databases: list[str],
+    rabbit: RabbitNode,
+    virtual_hosts: Iterator[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[ChannelSite]:
+    """A whole service with channels that many tests share; see `channel_site.py`. They run in its event loop."""
+    amqp_url = rabbit.url.rstrip("/") + "/" + next(virtual_hosts)
+    folder = tmp_path_factory.mktemp("run")
+    async with channel_site(database_url=channel_databases[0], amqp_url=amqp_url, run_dir=folder) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def strict_house(
+    channel_databases: list[str],
+    rabbit: RabbitNode,
+    virtual_hosts: Iterator[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[ChannelSite]:
+    """As `channel_house`, where contacts must be proved."""
+    amqp_url = rabbit.url.rstrip("/") + "/" + next(virtual_hosts)
+    folder = tmp_path_factory.mktemp("run")
+    async with channel_site(
+        database_url=channel_databases[1], amqp_url=amqp_url, run_dir=folder, require_verified_contacts=True
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def site(channel_house: ChannelSite) -> Service:
+    """The service with channels."""
+    return channel_house.service
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def endpoint() -> AsyncIterator[HttpSink]:
+    """Somebody's endpoint, for contacts of this test; beside a service that tests share."""
+    async with http_sink() as sink:
+        yield sink

@@ -132,6 +132,17 @@ class IdempotencyKeyReused(InvalidSchema):
         super().__init__([FieldError(field="Idempotency-Key", message="belongs to a request with another body")])
 
 
+class IdempotencyKeyInUse(ServiceError):
+    """The first request with the key is being stored at this moment: asked again, it answers."""
+
+    code, status = ErrorCode.IDEMPOTENCY_KEY_IN_USE, 409
+    temporary = True
+    retry_after = timedelta(seconds=1)
+
+    def __init__(self) -> None:
+        super().__init__("the first request with this Idempotency-Key is not done yet")
+
+
 class RateLimited(ServiceError):
     """The caller is too fast."""
 

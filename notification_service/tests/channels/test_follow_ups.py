@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from auth_site import AuthSite
-from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, mail_sink, running_channels
-from channel_site import channel_site
+from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, running_channels
 from provider_kit import VAPID, Browser
-from service import Service
 from sqlalchemy import select, update
 from waiting import until
 
@@ -57,25 +53,6 @@ async def sending(
 ) -> AsyncIterator[Sending]:
     environment = {"NOTIFY_TELEGRAM_BOT_TOKEN": "1:abc", "NOTIFY_TELEGRAM_API_URL": web.url}
     async with running_channels(database, amqp_url, monkeypatch, environment=environment) as running:
-        yield running
-
-
-@pytest.fixture
-async def site(  # noqa: PLR0917 - fixtures
-    auth: AuthSite,
-    migrated_url: str,
-    amqp_url: str,
-    tmp_path: Path,
-    web: HttpSink,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Service]:
-    """A whole service whose chats are `web`."""
-    async with (
-        mail_sink() as mails,
-        channel_site(
-            auth, monkeypatch, database_url=migrated_url, amqp_url=amqp_url, run_dir=tmp_path, mails=mails, web=web
-        ) as running,
-    ):
         yield running
 
 
@@ -312,66 +289,3 @@ async def test_recalled_while_it_was_being_sent(channel: str, status: str, sendi
 
     await until(is_written)
     assert len(web.seen) == (2 if channel == "telegram" else 1)
-
-
-async def test_a_change_and_a_recall_over_rest(site: Service, web: HttpSink) -> None:
-    admin, person = site.add_person("admin"), site.add_person(email="ada@example.org", email_verified=True)
-    contact = {"channel": "telegram", "address": "42"}
-    assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
-    sent = await site.send(admin, person, channels=["telegram", "email"])
-    path = f"/api/v1/deliveries?notification_id={sent}"
-
-    async def states() -> dict[str, str]:
-        return {each["channel"]: each["status"] for each in (await site.get(path, admin)).json()["items"]}
-
-    async def are_sent() -> bool:
-        return await states() == {"telegram": "sent", "email": "sent"}
-
-    await until(are_sent)
-    one = f"/api/v1/notifications/{sent}"
-    assert (await site.call("PATCH", one, admin, json={"title": "Changed"})).status_code == 200
-    await until(lambda: web.seen[-1].path.endswith("/editMessageText"))
-    assert json.loads(web.seen[-1].body)["text"].startswith("Changed")
-    answer = (await site.post(f"{one}/recall", admin)).json()
-    # The mail cannot be taken back.
-    assert (answer["status"], answer["cancelled"], answer["not_recallable"]) == ("recalled", 0, 1)
-
-    async def is_taken_back() -> bool:
-        return await states() == {"telegram": "recalled", "email": "sent"}
-
-    await until(is_taken_back)
-    assert web.seen[-1].path.endswith("/deleteMessage")
-
-
-@pytest.mark.req("X-6")
-async def test_read_in_the_inbox_it_leaves_chat_and_browser_unless_that_is_switched_off(
-    site: Service, web: HttpSink
-) -> None:
-    admin, ada, bob = site.add_person("admin"), site.add_person(), site.add_person()
-    browser = Browser()
-    for person in (ada, bob):
-        push = {"channel": "web_push", "address": f"{web.url}/push", "secret": browser.keys}
-        for contact in ({"channel": "telegram", "address": "42"}, push):
-            assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201
-    off = await site.call("PATCH", "/api/v1/preferences", bob, json={"sync_dismissals": False})
-    assert off.status_code == 200, off.text
-
-    async def is_sent(sent: str) -> bool:
-        items = (await site.get(f"/api/v1/deliveries?notification_id={sent}", admin)).json()["items"]
-        return [each["status"] for each in items if each["channel"] in ("telegram", "web_push")] == ["sent"] * 2
-
-    sent = ""
-    for person in (bob, ada):
-        sent = str(await site.send(admin, person, channels=["in_app", "telegram", "web_push"]))
-        await until(lambda sent=sent: is_sent(sent))
-        read = await site.call("PATCH", f"/api/v1/inbox/{sent}", person, json={"read": True})
-        assert read.status_code == 200, read.text
-    # Asked for last, and done: what was asked for before it would be done too.
-
-    def withdrawn() -> tuple[int, list[str]]:
-        pushed = [browser.decrypt(seen.body) for seen in web.seen if seen.path == "/push"]
-        ids = [each["id"] for each in pushed if each["kind"] == "withdraw"]
-        return sum(seen.path.endswith("/deleteMessage") for seen in web.seen), ids
-
-    await until(lambda: withdrawn() == (1, [sent]))
-    assert await is_sent(sent)

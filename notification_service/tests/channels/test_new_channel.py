@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from auth_site import AuthSite
-from channel_kit import Reply, http_sink, mail_sink, running_channels
+from channel_kit import Reply, http_sink, running_channels
 from channel_site import channel_site
 from waiting import until
 
@@ -60,27 +59,15 @@ async def test_the_channel_of_the_page_works(
     assert sink.seen[-1].headers["authorization"] == "Bearer k3y"
 
 
-async def test_the_channel_of_the_page_is_used_over_rest(  # noqa: PLR0917 - fixtures
-    pager: str,
-    auth: AuthSite,
-    migrated_url: str,
-    amqp_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_the_channel_of_the_page_is_used_over_rest(
+    pager: str, migrated_url: str, amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder is all it takes: requests, event types, preferences, contacts and lists know its name."""
-    async with http_sink(lambda _: Reply(body=b'{"id":"p1"}')) as sink, mail_sink() as mails:
+    async with http_sink(lambda _: Reply(body=b'{"id":"p1"}')) as sink:
         monkeypatch.setenv("NOTIFY_PAGER_URL", sink.url)
         monkeypatch.setenv("NOTIFY_PAGER_KEY", "k3y")
-        async with channel_site(
-            auth,
-            monkeypatch,
-            database_url=migrated_url,
-            amqp_url=amqp_url,
-            run_dir=tmp_path,
-            mails=mails,
-            web=sink,
-        ) as site:
+        async with channel_site(database_url=migrated_url, amqp_url=amqp_url, run_dir=tmp_path) as house:
+            site = house.service
             admin, person = site.add_person("admin"), site.add_person()
             contact = {"channel": "pager", "address": "5550199"}
             assert (await site.post("/api/v1/contacts", person, contact)).status_code == 201

@@ -1,47 +1,27 @@
-"""A whole service whose contacts must be proved."""
+"""A whole service whose contacts must be proved, shared by these tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from auth_site import AuthSite
-from channel_kit import HttpSink, MailSink, http_sink, mail_sink
-from channel_site import channel_site
+from channel_kit import HttpSink, MailSink
+from channel_site import ChannelSite
 from service import Service
 
 
 @pytest.fixture
-async def mails() -> AsyncIterator[MailSink]:
-    async with mail_sink() as sink:
-        yield sink
+def site(strict_house: ChannelSite) -> Service:
+    """The service."""
+    return strict_house.service
 
 
 @pytest.fixture
-async def web() -> AsyncIterator[HttpSink]:
-    async with http_sink() as sink:
-        yield sink
+def mails(strict_house: ChannelSite) -> MailSink:
+    """Every test has addresses of its own."""
+    return strict_house.mails
 
 
 @pytest.fixture
-async def site(  # noqa: PLR0917 - fixtures
-    auth: AuthSite,
-    migrated_url: str,
-    amqp_url: str,
-    tmp_path: Path,
-    mails: MailSink,
-    web: HttpSink,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Service]:
-    async with channel_site(
-        auth,
-        monkeypatch,
-        database_url=migrated_url,
-        amqp_url=amqp_url,
-        run_dir=tmp_path,
-        mails=mails,
-        web=web,
-        require_verified_contacts=True,
-    ) as running:
-        yield running
+def telegram(strict_house: ChannelSite) -> HttpSink:
+    """Telegram, as it is at first."""
+    strict_house.telegram.begin_anew()
+    return strict_house.telegram

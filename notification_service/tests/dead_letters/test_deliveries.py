@@ -19,13 +19,14 @@ from notification_service.channels.queueing import MAX_REPLAYS
 from notification_service.dead_letters.depth import Depth
 
 PATH = "/api/v1/dead-letters"
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def give_up(site: Service, web: HttpSink, admin: Person) -> tuple[UUID, dict[str, Any]]:
+async def give_up(site: Service, endpoint: HttpSink, admin: Person) -> tuple[UUID, dict[str, Any]]:
     """A delivery its endpoint refused; answers the notification and the dead letter."""
-    web.script = lambda _: Reply(400, body=b"no")
+    endpoint.script = lambda _: Reply(400, body=b"no")
     person = site.add_person(tenant=admin.tenant)
-    answer = await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": web.url + "/hook"})
+    answer = await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": endpoint.url + "/hook"})
     assert answer.status_code == 201, answer.text
     notification_id = await site.send(admin, person, channels=["webhook"])
     return notification_id, await find_letter(site, admin, notification_id, 1)
@@ -52,9 +53,9 @@ async def read_delivery(site: Service, admin: Person, notification_id: UUID) -> 
 
 
 @pytest.mark.req("F11")
-async def test_a_delivery_is_listed_with_its_history_and_replayed_once(site: Service, web: HttpSink) -> None:
+async def test_a_delivery_is_listed_with_its_history_and_replayed_once(site: Service, endpoint: HttpSink) -> None:
     admin = site.add_person("admin")
-    notification_id, letter = await give_up(site, web, admin)
+    notification_id, letter = await give_up(site, endpoint, admin)
     assert (letter["reason"], letter["routing_key"], letter["attempts"]) == ("provider_rejected", "channel.webhook", 1)
     delivery = await read_delivery(site, admin, notification_id)
     assert (delivery["status"], delivery["reason"], delivery["id"]) == (
@@ -69,7 +70,7 @@ async def test_a_delivery_is_listed_with_its_history_and_replayed_once(site: Ser
         (1, "permanent", "status 400: no")
     ]
     assert (shown["notification"]["id"], shown["notification"]["title"]) == (str(notification_id), "Hello")
-    web.script = lambda _: Reply()
+    endpoint.script = lambda _: Reply()
     answers = await asyncio.gather(*(site.post(f"{PATH}/{letter['id']}/replay", admin) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
 
@@ -78,36 +79,45 @@ async def test_a_delivery_is_listed_with_its_history_and_replayed_once(site: Ser
 
     await until(is_sent)
     assert (await read_delivery(site, admin, notification_id))["attempts"] == 2
-    assert len(web.seen) == 2
-    assert len({seen.headers["x-herald-delivery"] for seen in web.seen}) == 1
+    assert len(endpoint.seen) == 2
+    assert len({seen.headers["x-herald-delivery"] for seen in endpoint.seen}) == 1
 
     def replays() -> int:
-        return sum(line["action"] == "dead_letter.replayed" for line in site.auth.audit_lines)
+        return sum(
+            (line["action"], line["subject_id"]) == ("dead_letter.replayed", letter["id"])
+            for line in site.auth.audit_lines
+        )
 
     await until(lambda: replays() > 0)
     assert replays() == 1
 
 
-async def test_a_replay_that_fails_again_is_a_new_letter_until_it_is_enough(site: Service, web: HttpSink) -> None:
+async def test_a_replay_that_fails_again_is_a_new_letter_until_it_is_enough(site: Service, endpoint: HttpSink) -> None:
     admin = site.add_person("admin")
-    notification_id, letter = await give_up(site, web, admin)
+    notification_id, letter = await give_up(site, endpoint, admin)
     assert (await site.post(f"{PATH}/replay", admin, {"ids": [letter["id"]]})).json() == {"replayed": 1}
     again = await find_letter(site, admin, notification_id, 2)
     assert again["attempts"] == 2
     async with site.parts["api"].database.write() as connection:
-        await connection.execute(update(deliveries).values(replays=MAX_REPLAYS))
+        mine = update(deliveries).where(deliveries.c.notification_id == notification_id)
+        await connection.execute(mine.values(replays=MAX_REPLAYS))
     refused = await site.post(f"{PATH}/{again['id']}/replay", admin)
     assert refused.status_code == 409
     shown = (await site.get(f"{PATH}/{again['id']}", admin)).json()
     assert shown["replayed_at"] is None
 
 
-async def test_letters_are_found_and_replayed_by_filters(site: Service, web: HttpSink) -> None:
-    admin = site.add_person("admin", tenant=site.add_tenant())
-    ids = [(await give_up(site, web, admin))[0] for _ in range(3)]
-    depth = Depth(site.parts["scheduler"].database)
+async def measured(depth: Depth) -> float:
     await depth.measure(datetime.now(UTC))
-    assert REGISTRY.get_sample_value("dead_letters_waiting", {"reason": "provider_rejected"}) == 3
+    return REGISTRY.get_sample_value("dead_letters_waiting", {"reason": "provider_rejected"}) or 0
+
+
+async def test_letters_are_found_and_replayed_by_filters(site: Service, endpoint: HttpSink) -> None:
+    admin = site.add_person("admin", tenant=site.add_tenant())
+    depth = Depth(site.parts["scheduler"].database)
+    before = await measured(depth)
+    ids = [(await give_up(site, endpoint, admin))[0] for _ in range(3)]
+    assert await measured(depth) == before + 3
 
     async def find(**parameters: str) -> list[str]:
         answer = await site.get(PATH, admin, params=parameters)
@@ -125,7 +135,7 @@ async def test_letters_are_found_and_replayed_by_filters(site: Service, web: Htt
         {"from": "2100-01-01T00:00:00Z"},
     ):
         assert await find(**nothing) == []
-    web.script = lambda _: Reply()
+    endpoint.script = lambda _: Reply()
     answer = await site.post(f"{PATH}/replay", admin, {"filter": {"channel": "webhook"}, "limit": 2})
     assert answer.json() == {"replayed": 2}
     # The oldest first.
@@ -137,13 +147,12 @@ async def test_letters_are_found_and_replayed_by_filters(site: Service, web: Htt
     assert (await site.post(f"{PATH}/replay", admin, {"filter": {}})).json() == {"replayed": 0}
     for odd in ({}, {"ids": [str(ids[0])], "filter": {}}, {"filter": {}, "limit": 501}, {"filter": {"channel": "fax"}}):
         assert (await site.post(f"{PATH}/replay", admin, odd)).status_code == 422
-    await depth.measure(datetime.now(UTC))
-    assert REGISTRY.get_sample_value("dead_letters_waiting", {"reason": "provider_rejected"}) == 0
+    assert await measured(depth) == before
 
 
-async def test_other_tenants_and_roles_see_nothing(site: Service, web: HttpSink) -> None:
+async def test_other_tenants_and_roles_see_nothing(site: Service, endpoint: HttpSink) -> None:
     admin = site.add_person("admin")
-    notification_id, letter = await give_up(site, web, admin)
+    notification_id, letter = await give_up(site, endpoint, admin)
     stranger = site.add_person("admin", tenant=site.add_tenant())
     assert (await site.post(f"{PATH}/{letter['id']}/replay", stranger)).status_code == 404
     assert (await site.post(f"{PATH}/replay", stranger, {"ids": [letter["id"]]})).json() == {"replayed": 0}
@@ -157,11 +166,11 @@ async def test_other_tenants_and_roles_see_nothing(site: Service, web: HttpSink)
     assert (await site.get(f"{PATH}/{letter['id']}", admin)).status_code == 404
 
 
-async def test_deliveries_of_all_channels_come_in_pages_and_by_filters(site: Service, web: HttpSink) -> None:
+async def test_deliveries_of_all_channels_come_in_pages_and_by_filters(site: Service, endpoint: HttpSink) -> None:
     admin = site.add_person("admin")
     person = site.add_person()
     assert (
-        await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": web.url + "/hook"})
+        await site.post("/api/v1/contacts", person, {"channel": "webhook", "address": endpoint.url + "/hook"})
     ).status_code == 201
     sent = [await site.send(admin, person, channels=["in_app", "webhook", "sms"]) for _ in range(4)]
 

@@ -11,9 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 from prometheus_client import REGISTRY
 from service import Person, Service
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from waiting import until
 
+from notification_service.entrypoints.parts import Parts
+from notification_service.intake.under_way import lock_keys
 from notification_service.notifications.models import notifications
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -185,13 +187,57 @@ async def test_a_key_makes_it_safe_to_try_again(service: Service) -> None:
 
 @pytest.mark.req("E10")
 async def test_twenty_at_once_under_one_key_are_one(service: Service) -> None:
+    """One is taken, and whoever comes while it is being stored is told to ask again."""
     sender, ada = service.add_person("publisher"), service.add_person()
     headers = {"Idempotency-Key": str(uuid4())}
     answers = await asyncio.gather(*(service.post(SEND, sender, to(ada), headers=headers) for _ in range(20)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    again = await service.post(SEND, sender, to(ada), headers=headers)
+    assert again.status_code == 202
+    assert {answer.json()["id"] for answer in answers if answer.status_code == 202} == {again.json()["id"]}
+    for refused in (answer for answer in answers if answer.status_code == 409):
+        assert (refused.json()["code"], refused.headers["Retry-After"]) == ("idempotency_key_in_use", "1")
     await until(lambda: has_items(service, ada, 1))
     assert await has_items(service, ada, 1)
+
+
+@pytest.mark.req("E10")
+async def test_a_key_whose_first_request_is_being_stored_is_in_use(service: Service) -> None:
+    """In the same process and in another one; of somebody else it is another key."""
+    parts, other = service.parts["api"], service.parts["worker"]
+    sender, stranger, ada = service.add_person("publisher"), service.add_person("publisher"), service.add_person()
+    key = f"order-{uuid4()}"
+    headers = {"Idempotency-Key": key}
+    async with parts.database.write() as held:
+        # Nobody stores anything until the block ends.
+        if not parts.database.is_sqlite:
+            await held.execute(text("LOCK TABLE notifications IN EXCLUSIVE MODE"))
+        first = asyncio.create_task(service.post(SEND, sender, to(ada), headers=headers))
+        await until(lambda: has_begun(parts, sender, key))
+        second = await service.post(SEND, sender, to(ada), headers=headers)
+        assert (second.status_code, second.json()["code"]) == (409, "idempotency_key_in_use")
+        batch = {"items": [to(ada), to(ada)]}
+        theirs = asyncio.create_task(service.post(SEND, stranger, to(ada), headers=headers))
+        await until(lambda: has_begun(parts, stranger, key))
+        if not parts.database.is_sqlite:
+            async with other.database.write() as connection:
+                assert await lock_keys(connection, sender.id, {key, "another"}) == {"another"}
+    assert (await first).status_code == (await theirs).status_code == 202
+    assert (await first).json()["id"] != (await theirs).json()["id"]
+    replayed = await service.post(SEND, sender, to(ada), headers=headers)
+    assert (replayed.status_code, replayed.json()) == (202, (await first).json())
+    taken = await service.post(f"{SEND}/batch", sender, batch, headers=headers)
+    assert [item["status"] for item in taken.json()["items"]] == [202, 202]
+
+
+async def has_begun(parts: Parts, caller: Person, key: str) -> bool:
+    if (caller.id, key) not in parts.acceptor._under_way._held:
+        return False
+    if parts.database.is_sqlite:
+        return True
+    # Its transaction has come as far as holding the key against other processes.
+    async with parts.database.write() as connection:
+        return await lock_keys(connection, caller.id, {key}) == set()
 
 
 @pytest.mark.req("I16")

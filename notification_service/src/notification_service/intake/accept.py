@@ -5,7 +5,7 @@ Once stored, a notification is never lost: if the hand-over fails or the process
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -21,6 +21,7 @@ from notification_service.db.dialects import insert_into
 from notification_service.db.engine import Database
 from notification_service.db.rows import make_rows
 from notification_service.errors import (
+    IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InvalidSchema,
     PermissionDenied,
@@ -32,6 +33,7 @@ from notification_service.event_types.defaults import UnusableType, find_type
 from notification_service.identity.access import Caller
 from notification_service.intake.check import find_missing_recipients
 from notification_service.intake.models import idempotency_keys
+from notification_service.intake.under_way import KeysUnderWay, lock_keys
 from notification_service.notifications.entity import Notification, Sender, hash_request, make_notification
 from notification_service.notifications.handover import make_intake_message
 from notification_service.notifications.repository import Stage, find_stages, insert_accepted
@@ -92,6 +94,7 @@ class Acceptor:
         self._publisher = publisher
         self._clock = clock
         self._relay_grace = relay_grace
+        self._under_way = KeysUnderWay()
 
     async def accept_message(self, sender: Caller, frame: Send) -> UUID:
         """Take a message from a client: to a user, a group, or, with the right, to everyone.
@@ -130,20 +133,25 @@ class Acceptor:
         return await self._accept(sender, wanted, needed=Scope.NOTIFICATIONS_SEND)
 
     async def _accept(self, sender: Caller, wanted: Sequence[Wanted], *, needed: Scope | None) -> list[Outcome]:
-        try:
-            return await self._accept_once(sender, wanted, needed)
-        except _RacedByAnother:
-            return await self._accept_once(sender, wanted, needed)
+        with self._under_way.hold(sender.id, {each.key for each in wanted if each.key is not None}) as busy:
+            try:
+                return await self._accept_once(sender, wanted, needed, busy)
+            except _RacedByAnother:
+                return await self._accept_once(sender, wanted, needed, busy)
 
-    async def _accept_once(self, sender: Caller, wanted: Sequence[Wanted], needed: Scope | None) -> list[Outcome]:
+    async def _accept_once(
+        self, sender: Caller, wanted: Sequence[Wanted], needed: Scope | None, busy: Collection[str]
+    ) -> list[Outcome]:
         now = self._clock.now()
         outcomes: list[Outcome | None] = []
         waiting: dict[int, Wanted] = {}
         for index, each in enumerate(wanted):
-            checked = _check(sender, each, needed)
+            checked = _check(sender, each, needed) if each.key not in busy else IdempotencyKeyInUse()
             outcomes.append(checked if isinstance(checked, ServiceError) else None)
             if isinstance(checked, Wanted):
                 waiting[index] = checked
+        if not waiting:
+            return [outcome for outcome in outcomes if outcome is not None]
         async with self._database.write() as connection:
             fresh = await self._make_notifications(connection, sender, waiting, outcomes, now)
             await self._claim_keys(connection, sender, waiting, fresh, outcomes)
@@ -198,12 +206,17 @@ class Acceptor:
         fresh: dict[int, Notification],
         outcomes: list[Outcome | None],
     ) -> None:
-        """Tie keys to notifications. Whoever comes second waits here for the first, and gets its outcome."""
+        """Tie keys to notifications. Whoever was faster in between answers for both, once its transaction has ended."""
         first: dict[str, int] = {}
         for index in fresh:
             key = waiting[index].key
             if key is not None:
                 first.setdefault(key, index)
+        if first and len(free := await lock_keys(connection, sender.id, first.keys())) < len(first):
+            for index in fresh:
+                if (key := waiting[index].key) is not None and key not in free:
+                    outcomes[index] = IdempotencyKeyInUse()
+            first = {key: index for key, index in first.items() if key in free}
         records = [
             (sender.id, key, fresh[index].request_hash, fresh[index].id, fresh[index].created_at)
             for key, index in sorted(first.items())
@@ -212,7 +225,9 @@ class Acceptor:
         lost = [
             index
             for index in fresh
-            if (key := waiting[index].key) is not None and (first[key] != index or key not in claimed)
+            if outcomes[index] is None
+            and (key := waiting[index].key) is not None
+            and (first[key] != index or key not in claimed)
         ]
         if lost:
             known = await _find_keys(connection, sender, [waiting[index] for index in lost])

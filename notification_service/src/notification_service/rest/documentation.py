@@ -57,6 +57,7 @@ _WHEN: Final = {
 }
 # What cannot be seen from a route's parameters.
 _ALSO: Final[Mapping[tuple[str, str], tuple[int, ...]]] = {
+    ("POST", "/api/v1/notifications/send"): (409,),
     ("POST", "/api/v1/event-types"): (409,),
     ("DELETE", "/api/v1/event-types/{code}"): (409,),
     ("POST", "/api/v1/dead-letters/{letter_id}/replay"): (409,),
