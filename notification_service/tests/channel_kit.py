@@ -273,7 +273,7 @@ class Sending:
         )
         planned = [
             PlannedDelivery(
-                notification_id=notification.id, user_id=each, tenant="default", channel=channel, fallback=fallback
+                notification_id=notification.id, user_id=each, tenant=request.tenant, channel=channel, fallback=fallback
             )
             for each in user_ids
         ]
@@ -334,9 +334,16 @@ async def running_channels(
     renderer: Any = None,
     gate: Any = None,
     start: bool = True,
+    only: str = "",
     **settings: Any,
 ) -> AsyncIterator[Sending]:
-    """Channels that are running until the block ends. `environment` holds the channels' own settings."""
+    """Channels that are running until the block ends.
+
+    Args:
+        environment: The channels' own settings.
+        only: Channels this process sends over, with spaces between; left out: all. Each has five quorum queues, made
+            anew for every test.
+    """
     for name, value in (environment or {}).items():
         assert monkeypatch is not None
         monkeypatch.setenv(name, value)
@@ -351,6 +358,9 @@ async def running_channels(
         renderer=renderer,
         gate=gate,
     )
+    if only:
+        parts.workers = [each for each in parts.workers if each.channel.name in only.split()]
+        assert {each.channel.name for each in parts.workers} == set(only.split()), "they are not all configured"
     publisher.start()
     sweeping: asyncio.Task[None] | None = None
     if start:

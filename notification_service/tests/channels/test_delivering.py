@@ -17,7 +17,7 @@ SECRET = "a secret of the receiver"
 
 @pytest.mark.req("F09")
 async def test_a_signed_webhook(database: Database, amqp_url: str) -> None:
-    async with http_sink() as sink, running_channels(database, amqp_url) as sending:
+    async with http_sink() as sink, running_channels(database, amqp_url, only="webhook") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url + "/hook", SECRET)
         notification_id = await sending.deliver(user_id, channel="webhook", data={"order_id": "1042"})
@@ -36,7 +36,7 @@ async def test_a_signed_webhook(database: Database, amqp_url: str) -> None:
 async def test_a_mail(database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with mail_sink() as sink:
         environment = {"NOTIFY_SMTP_URL": sink.url, "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>"}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="email") as sending:
             user_id = await sending.make_user(email="ada@example.org")
             notification_id = await sending.deliver(user_id, channel="email")
             (row,) = await sending.wait_for(notification_id, "sent")
@@ -55,7 +55,7 @@ async def test_the_ladder_then_a_dead_letter(database: Database, amqp_url: str) 
     async with (
         http_sink(lambda _: Reply(500)) as sink,
         running_channels(
-            database, amqp_url, retry_delays_seconds=tuple(timedelta(seconds=each) for each in delays)
+            database, amqp_url, retry_delays_seconds=tuple(timedelta(seconds=each) for each in delays), only="webhook"
         ) as sending,
     ):
         user_id = await sending.make_user()
@@ -86,7 +86,7 @@ async def test_what_a_status_leads_to(status: int, is_retried: bool, database: D
     def answer(_: Seen) -> Reply:
         return Reply(next(statuses, 200), headers={"Location": "http://127.0.0.1:1/"} if status == 301 else {})
 
-    async with http_sink(answer) as sink, running_channels(database, amqp_url) as sending:
+    async with http_sink(answer) as sink, running_channels(database, amqp_url, only="webhook") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         notification_id = await sending.deliver(user_id, channel="webhook")
@@ -106,7 +106,10 @@ async def test_what_a_status_leads_to(status: int, is_retried: bool, database: D
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_honoured(status: int, database: Database, amqp_url: str) -> None:
     replies = iter([Reply(status, {"Retry-After": "2"})])
-    async with http_sink(lambda _: next(replies, Reply())) as sink, running_channels(database, amqp_url) as sending:
+    async with (
+        http_sink(lambda _: next(replies, Reply())) as sink,
+        running_channels(database, amqp_url, only="webhook") as sending,
+    ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         notification_id = await sending.deliver(user_id, channel="webhook")

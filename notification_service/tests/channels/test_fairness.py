@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
 import pytest
-from channel_kit import http_sink, running_channels
+from channel_kit import Reply, http_sink, running_channels
 from clocks import SetClock
 from hypothesis import given
 from hypothesis import strategies as some
@@ -143,6 +144,43 @@ async def test_one_flood_does_not_hold_the_others(database: Database, amqp_url: 
             # All of theirs are sent; the flood goes on at the whole rate, and nothing changes hands.
             await connection.execute(update(deliveries).where(columns.next_attempt_at <= at(1)).values(share=None))
             assert await exchange_turns(connection, now=at(2)) == 0
+
+
+CALM = "+4915199999999"
+
+
+@pytest.mark.req("X-18")
+async def test_a_tenants_flood_over_one_account_does_not_hold_another_tenant(
+    database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any limit: a hundred of one are there first, and the other's one is sent when a place is free."""
+    async with http_sink(lambda _: Reply(201, body=b'{"sid":"SM1"}')) as sink:
+        environment = {
+            "NOTIFY_TWILIO_ACCOUNT_SID": "AC1",
+            "NOTIFY_TWILIO_AUTH_TOKEN": "t0ken",
+            "NOTIFY_TWILIO_FROM": "+15005550006",
+            "NOTIFY_TWILIO_API_URL": sink.url,
+        }
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="sms") as sending:
+            flooded = [await sending.make_user(tenant="flood", phone=f"+491511234{number:04}") for number in range(120)]
+            other = await sending.make_user(tenant="calm", phone=CALM)
+            sink.answering.clear()
+            flood = await sending.deliver(*flooded, channel="sms", tenant="flood")
+            await until(lambda: len(sink.seen) == 32)
+            calm = await sending.deliver(other, channel="sms", tenant="calm")
+
+            async def is_in_line() -> bool:
+                (row,) = await sending.rows(calm)
+                return bool(row.attempts == 1)
+
+            await until(is_in_line)
+            sink.answering.set()
+            await sending.wait_for(calm, "sent")
+            await sending.wait_for(flood, "sent", within_s=60)
+    sent = [parse_qs(seen.body.decode())["To"][0] for seen in sink.seen]
+    # Thirty-two were being sent; of those in line at most one of the flood was before it.
+    assert sent.index(CALM) <= 33
+    assert len(sent) == 121
 
 
 async def _hold(database: Database, user_id: UUID, sender: str, moment: datetime) -> None:

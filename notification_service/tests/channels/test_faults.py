@@ -64,7 +64,7 @@ async def is_held(sending: Sending, notification_id: UUID) -> bool:
 async def test_endpoints_that_hang_hold_nobody_else(database: Database, amqp_url: str) -> None:
     """Five of fifty take every call and answer none. How fast the others are is measured by `make bench`."""
     hung = {f"127.0.1.{number}" for number in range(1, 6)}
-    async with http_sink(host="0.0.0.0") as sink, running_channels(database, amqp_url) as sending:  # noqa: S104
+    async with http_sink(host="0.0.0.0") as sink, running_channels(database, amqp_url, only="webhook") as sending:  # noqa: S104
         sink.holds = lambda seen: seen.headers["host"].partition(":")[0] in hung
         sink.answering.clear()
         people = await add_endpoints(sending, sink.url, 50)
@@ -91,6 +91,7 @@ async def test_an_endpoint_that_is_down_is_left_alone_and_asked_again(database: 
             breaker_threshold=3,
             breaker_open_seconds=timedelta(seconds=1),
             retry_delays_seconds=(timedelta(seconds=0.3),) * 12,
+            only="webhook",
         ) as sending,
     ):
         user_id = await sending.make_user()
@@ -133,7 +134,7 @@ class Recheck:
 async def test_a_preference_that_changed_since(database: Database, amqp_url: str) -> None:
     rules = [{"rule": "channel", "value": False, "source": "user"}]
     gate = Recheck(Verdict(DeliveryState.SUPPRESSED, Reason.CHANNEL_OFF, None, rules))
-    async with http_sink() as sink, running_channels(database, amqp_url, gate=gate) as sending:
+    async with http_sink() as sink, running_channels(database, amqp_url, gate=gate, only="webhook") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         (row,) = await sending.wait_for(await sending.deliver(user_id, channel="webhook"), "suppressed")
@@ -167,7 +168,7 @@ async def test_an_address_that_is_gone_since(database: Database, amqp_url: str) 
                 update(contacts).where(contacts.c.id == ids[1]).values(disabled_at=datetime.now(UTC))
             )
             await connection.execute(update(users).where(users.c.id == people[2]).values(is_active=False))
-        async with running_channels(database, amqp_url) as sending:
+        async with running_channels(database, amqp_url, only="webhook") as sending:
             expected = [Reason.NO_ADDRESS, Reason.ADDRESS_DISABLED, Reason.RECIPIENT_INACTIVE]
             for notification_id, reason in zip(sent, expected, strict=False):
                 (row,) = await sending.wait_for(notification_id, "suppressed")
@@ -195,7 +196,7 @@ async def test_what_cannot_be_rendered_is_not_tried_again(database: Database, am
         async def render(self, wanted: Sequence[Pending]) -> Sequence[Rendered | Unrenderable]:
             return [Unrenderable(Reason.MISSING_VARIABLE, "data.order_id is missing")] * len(wanted)
 
-    async with http_sink() as sink, running_channels(database, amqp_url, renderer=Broken()) as sending:
+    async with http_sink() as sink, running_channels(database, amqp_url, renderer=Broken(), only="webhook") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         (row,) = await sending.wait_for(await sending.deliver(user_id, channel="webhook"), "failed")
@@ -218,7 +219,7 @@ async def test_what_text_can_do_to_a_mail(database: Database, amqp_url: str, mon
     async with mail_sink() as sink:
         environment = {"NOTIFY_SMTP_URL": sink.url, "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>"}
         async with running_channels(
-            database, amqp_url, monkeypatch, environment=environment, renderer=renderer
+            database, amqp_url, monkeypatch, environment=environment, renderer=renderer, only="email"
         ) as sending:
             user_id = await sending.make_user(email="ada@example.org")
             actions = [{"id": "a", "label": "<b>go</b>", "url": "https://shop.example/?a=1&b=2"}]
@@ -240,7 +241,7 @@ async def test_what_text_can_do_to_a_mail(database: Database, amqp_url: str, mon
 
 @pytest.mark.req("I18")
 async def test_nothing_is_lost_without_the_dead_letter_queue(database: Database, amqp_url: str) -> None:
-    async with http_sink(lambda _: Reply(400)) as sink, running_channels(database, amqp_url) as sending:
+    async with http_sink(lambda _: Reply(400)) as sink, running_channels(database, amqp_url, only="webhook") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         connection = await connect(amqp_url)
@@ -261,7 +262,7 @@ async def test_nothing_is_lost_when_the_queues_are_deleted(database: Database, a
     delays = (timedelta(seconds=1), timedelta(seconds=1))
     async with (
         http_sink(lambda _: Reply(503 if is_down else 200)) as sink,
-        running_channels(database, amqp_url, retry_delays_seconds=delays) as sending,
+        running_channels(database, amqp_url, retry_delays_seconds=delays, only="webhook") as sending,
     ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
@@ -285,7 +286,7 @@ async def test_a_short_wait_is_not_held_behind_a_long_one(database: Database, am
     delays = (timedelta(seconds=3), timedelta(seconds=0.3))
     async with (
         http_sink(lambda _: Reply(503)) as sink,
-        running_channels(database, amqp_url, retry_delays_seconds=delays) as sending,
+        running_channels(database, amqp_url, retry_delays_seconds=delays, only="webhook") as sending,
     ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
@@ -309,7 +310,7 @@ async def test_a_given_up_delivery_is_replayed_once(database: Database, amqp_url
     is_down = True
     async with (
         http_sink(lambda _: Reply(400 if is_down else 200)) as sink,
-        running_channels(database, amqp_url) as sending,
+        running_channels(database, amqp_url, only="webhook") as sending,
     ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
@@ -332,7 +333,9 @@ async def test_a_given_up_delivery_is_replayed_once(database: Database, amqp_url
 async def test_the_next_channel_takes_over(database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with mail_sink() as mails, http_sink(lambda _: Reply(410)) as sink:
         environment = {"NOTIFY_SMTP_URL": mails.url, "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>"}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(
+            database, amqp_url, monkeypatch, environment=environment, only="email slack webhook"
+        ) as sending:
             user_id = await sending.make_user(email="ada@example.org")
             await sending.add_contact(user_id, "webhook", sink.url, SECRET)
             notification_id = await sending.deliver(user_id, channel="webhook", fallback=("slack", "email"))
@@ -355,7 +358,7 @@ async def test_the_second_smtp_server_takes_over(
             "NOTIFY_SMTP_FALLBACK_URL": second.url,
             "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>",
         }
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="email") as sending:
             user_id = await sending.make_user(email="ada@example.org")
             notification_id = await sending.deliver(user_id, channel="email")
             await sending.wait_for(notification_id, "sent")
@@ -378,7 +381,7 @@ async def test_what_an_smtp_server_says(
     async with mail_sink() as sink:
         sink.refuse_recipient = lambda _: refusal
         environment = {"NOTIFY_SMTP_URL": sink.url, "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>"}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="email") as sending:
             user_id = await sending.make_user(email="ada@example.org")
             (row,) = await sending.wait_for(await sending.deliver(user_id, channel="email"), status)
             assert row.reason == reason
@@ -386,7 +389,10 @@ async def test_what_an_smtp_server_says(
 
 
 async def test_a_rate_limit_spreads_deliveries(database: Database, amqp_url: str) -> None:
-    async with http_sink() as sink, running_channels(database, amqp_url, rate_limits="webhook=5/s") as sending:
+    async with (
+        http_sink() as sink,
+        running_channels(database, amqp_url, rate_limits="webhook=5/s", only="webhook") as sending,
+    ):
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "webhook", sink.url, SECRET)
         ids = [await sending.deliver(user_id, channel="webhook") for _ in range(15)]
@@ -406,7 +412,7 @@ async def test_a_delivery_that_kills_its_workers_ends(database: Database, amqp_u
             channel = await connection.channel()
             user_id = await sending.make_user()
             await sending.add_contact(user_id, "webhook", sink.url, SECRET)
-            async with running_channels(database, amqp_url):
+            async with running_channels(database, amqp_url, only="webhook"):
                 pass  # declares the queues
             notification_id = await sending.deliver(user_id, channel="webhook")
             for _ in range(DELIVERY_LIMIT + 5):
@@ -416,7 +422,7 @@ async def test_a_delivery_that_kills_its_workers_ends(database: Database, amqp_u
                 await channel.basic_reject(got.delivery_tag, requeue=True)
                 await asyncio.sleep(0.05)
             await connection.close()
-        async with running_channels(database, amqp_url) as sending:
+        async with running_channels(database, amqp_url, only="webhook") as sending:
             (row,) = await sending.wait_for(notification_id, "failed")
             assert row.reason == Reason.ATTEMPTS_EXHAUSTED
             assert sink.seen == []

@@ -19,6 +19,8 @@ from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.notifications.models import notifications
 
+CHATS = "telegram discord slack"
+
 
 class Chats:
     """Telegram and Discord: they answer the sends; what is done later is scripted."""
@@ -52,7 +54,7 @@ async def sending(
     database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Sending]:
     environment = {"NOTIFY_TELEGRAM_BOT_TOKEN": "1:abc", "NOTIFY_TELEGRAM_API_URL": web.url}
-    async with running_channels(database, amqp_url, monkeypatch, environment=environment) as running:
+    async with running_channels(database, amqp_url, monkeypatch, environment=environment, only=CHATS) as running:
         yield running
 
 
@@ -141,7 +143,7 @@ async def test_a_web_push_is_taken_back_by_another_one(
     """It has the same topic, so that it takes the place of what still waits, and names the tag to close (RFC 8030)."""
     web.script = lambda _: Reply(201, {"Location": location} if location else {})
     browser = Browser()
-    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending:
         assert "web_push" in sending.parts.reach.withdrawing
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
@@ -168,7 +170,7 @@ async def test_what_a_newer_web_push_has_replaced_is_left_to_it(
 ) -> None:
     web.script = lambda _: Reply(201)
     browser = Browser()
-    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
         older, newer = [
@@ -189,7 +191,7 @@ async def test_a_subscription_that_is_gone_needs_no_withdrawal(
 ) -> None:
     web.script = lambda _: Reply(201)
     browser = Browser()
-    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending:
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending:
         user_id = await sending.make_user()
         await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
         row = await send_push(sending, web, user_id, browser)

@@ -63,7 +63,7 @@ def twilio(sink: HttpSink) -> dict[str, str]:
 async def test_sms(database: Database, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         http_sink(lambda _: Reply(201, body=b'{"sid":"SM42","status":"queued"}')) as sink,
-        running_channels(database, amqp_url, monkeypatch, environment=twilio(sink)) as sending,
+        running_channels(database, amqp_url, monkeypatch, environment=twilio(sink), only="sms") as sending,
     ):
         user_id = await sending.make_user(phone="+4915112345678")
         notification_id = await sending.deliver(user_id, channel="sms", body="x" * 3000)
@@ -102,7 +102,7 @@ async def test_what_twilio_answers(
     replies = iter([reply])
     async with (
         http_sink(lambda _: next(replies, Reply(201, body=b'{"sid":"SM1"}'))) as sink,
-        running_channels(database, amqp_url, monkeypatch, environment=twilio(sink)) as sending,
+        running_channels(database, amqp_url, monkeypatch, environment=twilio(sink), only="sms") as sending,
     ):
         row = await send_one(sending, "sms", "+4915112345678")
         assert (row.status, len(sink.seen)) == (status, calls)
@@ -116,7 +116,9 @@ async def test_telegram(database: Database, amqp_url: str, monkeypatch: pytest.M
     }
     async with http_sink(lambda seen: replies[seen.path.rpartition("/")[2]]) as sink:
         environment = {"NOTIFY_TELEGRAM_BOT_TOKEN": "1:abc", "NOTIFY_TELEGRAM_API_URL": sink.url}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(
+            database, amqp_url, monkeypatch, environment=environment, only="telegram"
+        ) as sending:
             row = await send_one(sending, "telegram", "42", title=ODD, actions=ACTIONS)
             assert row.provider_message_id == "42:7"
             (seen,) = sink.seen
@@ -143,7 +145,9 @@ async def test_what_telegram_answers(
     replies = iter([reply])
     async with http_sink(lambda _: next(replies, Reply(body=b'{"ok":true,"result":{"message_id":7}}'))) as sink:
         environment = {"NOTIFY_TELEGRAM_BOT_TOKEN": "1:abc", "NOTIFY_TELEGRAM_API_URL": sink.url}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(
+            database, amqp_url, monkeypatch, environment=environment, only="telegram"
+        ) as sending:
             row = await send_one(sending, "telegram", "42")
             assert row.status == status
             assert await is_disabled(sending, "telegram", row) == disabled
@@ -152,7 +156,11 @@ async def test_what_telegram_answers(
 async def test_slack_teams_and_discord(database: Database, amqp_url: str) -> None:
     async with (
         http_sink(lambda _: Reply(body=b'{"id":"99"}')) as sink,
-        running_channels(database, amqp_url) as sending,
+        running_channels(
+            database,
+            amqp_url,
+            only="discord slack teams",
+        ) as sending,
     ):
         rows = [
             await send_one(sending, channel, f"{sink.url}/{channel}", title=ODD, body=ODD, actions=ACTIONS)
@@ -174,7 +182,10 @@ async def test_slack_teams_and_discord(database: Database, amqp_url: str) -> Non
 @pytest.mark.parametrize("channel", ["slack", "teams", "discord"])
 @pytest.mark.parametrize("status", [404, 410])
 async def test_a_webhook_that_is_gone_is_disabled(channel: str, status: int, database: Database, amqp_url: str) -> None:
-    async with http_sink(lambda _: Reply(status)) as sink, running_channels(database, amqp_url) as sending:
+    async with (
+        http_sink(lambda _: Reply(status)) as sink,
+        running_channels(database, amqp_url, only=channel) as sending,
+    ):
         row = await send_one(sending, channel, sink.url)
         assert (row.status, row.reason) == ("failed", Reason.PROVIDER_REJECTED)
         assert await is_disabled(sending, channel, row)
@@ -185,7 +196,7 @@ async def test_web_push(database: Database, amqp_url: str, monkeypatch: pytest.M
     browser = Browser()
     async with (
         http_sink(lambda _: Reply(201, {"Location": "https://push.example/m/1"})) as sink,
-        running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending,
+        running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending,
     ):
         channel: Any = sending.parts.registry.get("web_push")
         checked = await channel.check_address(
@@ -220,7 +231,7 @@ async def test_a_subscription_that_is_gone_is_disabled(
 ) -> None:
     async with (
         http_sink(lambda _: Reply(status)) as sink,
-        running_channels(database, amqp_url, monkeypatch, environment=VAPID) as sending,
+        running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending,
     ):
         row = await send_one(sending, "web_push", sink.url, Browser().keys)
         assert row.status == "failed"
@@ -255,7 +266,7 @@ async def test_push(
             )
         )
         environment = {"NOTIFY_FCM_CREDENTIALS_FILE": str(credentials), "NOTIFY_FCM_API_URL": sink.url}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="push") as sending:
             first = await send_one(sending, "push", "a-registration-token", collapse_key="order-1042")
             second = await send_one(sending, "push", "another-registration-token")
     assert first.provider_message_id == "projects/p/messages/1"
@@ -285,13 +296,13 @@ async def test_an_unregistered_device_is_disabled(
         credentials = tmp_path / "fcm.json"
         credentials.write_text(json.dumps(account))
         environment = {"NOTIFY_FCM_CREDENTIALS_FILE": str(credentials), "NOTIFY_FCM_API_URL": sink.url}
-        async with running_channels(database, amqp_url, monkeypatch, environment=environment) as sending:
+        async with running_channels(database, amqp_url, monkeypatch, environment=environment, only="push") as sending:
             row = await send_one(sending, "push", "a-registration-token")
             assert await is_disabled(sending, "push", row)
 
 
 async def test_apprise(database: Database, amqp_url: str) -> None:
-    async with http_sink() as sink, running_channels(database, amqp_url) as sending:
+    async with http_sink() as sink, running_channels(database, amqp_url, only="apprise") as sending:
         row = await send_one(sending, "apprise", sink.url.replace("http://", "json://") + "/hook")
     assert row.status == "sent"
     body = json.loads(sink.seen[0].body)
@@ -313,7 +324,10 @@ async def test_what_a_service_of_apprise_answers(
     replies: list[Reply], status: str, reason: Reason | None, calls: int, *, database: Database, amqp_url: str
 ) -> None:
     left = iter(replies)
-    async with http_sink(lambda _: next(left, Reply())) as sink, running_channels(database, amqp_url) as sending:
+    async with (
+        http_sink(lambda _: next(left, Reply())) as sink,
+        running_channels(database, amqp_url, only="apprise") as sending,
+    ):
         row = await send_one(sending, "apprise", sink.url.replace("http://", "json://") + "/hook")
     assert (row.status, row.reason, len(sink.seen)) == (status, reason, calls)
 
@@ -324,7 +338,7 @@ async def test_a_service_of_apprise_that_does_not_answer(
     """A connection that was never made is tried again; one that was made, and lost, is not."""
     monkeypatch.setattr("notification_service.channels.apprise.channel._READ_LIMIT_S", 0.2)
     with taken_port() as port:
-        async with http_sink() as sink, running_channels(database, amqp_url) as sending:
+        async with http_sink() as sink, running_channels(database, amqp_url, only="apprise") as sending:
             sink.answering.clear()
             row = await send_one(sending, "apprise", sink.url.replace("http://", "json://") + "/hook")
             assert (row.status, row.reason, row.attempts) == ("failed", Reason.PROVIDER_UNAVAILABLE, 1)
@@ -343,7 +357,10 @@ def test_what_part_of_a_service_took() -> None:
 
 
 async def test_channels_without_their_settings_are_suppressed(database: Database, amqp_url: str) -> None:
-    async with running_channels(database, amqp_url) as sending:
+    async with running_channels(
+        database,
+        amqp_url,
+    ) as sending:
         assert sending.parts.registry.configured == {"slack", "teams", "discord", "webhook", "apprise"}
         user_id = await sending.make_user(phone="+4915112345678")
         for channel in ("email", "sms", "telegram", "web_push", "push"):

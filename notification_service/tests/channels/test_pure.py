@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from notification_service.channels.http.channel import MAX_RETRY_AFTER, read_ret
 from notification_service.channels.interface import Failure, FailureKind
 from notification_service.channels.judge import IN_PROGRESS, Judgement, Step, judge
 from notification_service.channels.ladder import GiveUp, Retry, decide
-from notification_service.channels.slots import RouteSlots
+from notification_service.channels.slots import Reservation, RouteSlots
 from notification_service.channels.webhook.signature import is_genuine, sign
 from notification_service.rates import Rate, parse_rates, take_turn
 from shared_contracts.delivery_state import DeliveryState
@@ -236,8 +237,8 @@ def test_breakers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_slots_are_handed_on_and_lines_are_short() -> None:
     slots = RouteSlots(2)
-    first, second, third, fourth = (slots.try_reserve("a") for _ in range(4))
-    assert slots.try_reserve("a") is None
+    first, second, third, fourth = (slots.try_reserve("a", "t", f"sender {number}") for number in range(4))
+    assert slots.try_reserve("a", "t", "one more") is None
     other = slots.try_reserve("b")
     assert first
     assert second
@@ -255,6 +256,52 @@ async def test_slots_are_handed_on_and_lines_are_short() -> None:
         each.release()
     assert slots._taken == {}
     assert slots._lines == {}
+
+
+@pytest.mark.req("X-18")
+async def test_tenants_take_turns_in_a_line_and_within_them_their_senders() -> None:
+    slots = RouteSlots(8)
+    running = [slots.try_reserve("a", "flood", "f") for _ in range(8)]
+    asked = {
+        name: [reservation for _ in range(count) if (reservation := slots.try_reserve("a", *name.split()))]
+        for name, count in (("flood f", 100), ("flood g", 100), ("other h", 2), ("third i", 1))
+    }
+    # One sender takes no more than three quarters of its tenant's part of the line, a tenant no more than its own.
+    assert {name: len(taken) for name, taken in asked.items()} == {
+        "flood f": 6,
+        "flood g": 2,
+        "other h": 2,
+        "third i": 1,
+    }
+    order: list[str] = []
+
+    async def wait(name: str, place: Reservation) -> None:
+        await place.wait()
+        order.append(name)
+        place.release()
+
+    waiting = [asyncio.create_task(wait(name, place)) for name, places in asked.items() for place in places]
+    for place in running:
+        assert place is not None
+        place.release()
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert order[:6] == ["flood f", "other h", "third i", "flood g", "other h", "flood f"]
+    assert Counter(order) == {name: len(taken) for name, taken in asked.items()}
+    assert slots._taken == {}
+    assert slots._lines == {}
+
+
+@pytest.mark.req("X-18")
+async def test_a_few_that_flood_do_not_fill_the_line_for_good() -> None:
+    slots = RouteSlots(4)
+    for tenant in range(10):
+        for _ in range(10):
+            slots.try_reserve("a", f"t{tenant}", "s")
+    assert slots._lines["a"].count() == 16 - 16 % 3 + 1
+    assert slots.try_reserve("a", "another", "s") is None
+    assert slots.try_reserve("b", "another", "s") is not None
 
 
 async def test_whoever_is_cancelled_in_line_gives_back_nothing() -> None:

@@ -85,7 +85,9 @@ async def sending(
         "NOTIFY_SMTP_URL": mails.url,
         "NOTIFY_EMAIL_FROM": "Herald <herald@example.com>",
     }
-    async with running_channels(database, amqp_url, monkeypatch, environment=environment, public_url=PUBLIC) as running:
+    async with running_channels(
+        database, amqp_url, monkeypatch, environment=environment, only="sms email", public_url=PUBLIC
+    ) as running:
         yield running
 
 

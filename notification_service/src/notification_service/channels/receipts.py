@@ -170,7 +170,8 @@ def _make_message(key: str, receipts: Sequence[Receipt]) -> Outgoing:
     return Outgoing(
         exchange=NOTIFICATIONS_EVENTS.name,
         routing_key=key,
-        body=orjson.dumps(body),
+        # Ids that come from PostgreSQL's driver are of a kind of their own, which the encoder leaves to `str`.
+        body=orjson.dumps(body, default=str),
         message_id=f"receipt.{next(_attempts)}",
         type="receipts",
         # Nobody needs to listen.

@@ -1,44 +1,87 @@
-"""How many attempts one provider account or endpoint gets at a time, so that one that hangs holds nobody else (F12)."""
+"""Who is sent for at a provider account or endpoint, and who is next: one that hangs holds nobody else (F12), and one
+tenant's or sender's flood does not hold the others (X-18).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Final
+
+_OTHERS: Final = 4
+"""How many tenants may fill their part of a route's line before the next one is sent away, too."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """Those who wait at one route: tenants take turns, and within a tenant its senders."""
+
+    tenants: OrderedDict[str, OrderedDict[str, deque[asyncio.Future[None]]]] = field(default_factory=OrderedDict)
+
+    def count(self, tenant: str | None = None, sender: str | None = None) -> int:
+        chosen = self.tenants.values() if tenant is None else [self.tenants.get(tenant, OrderedDict())]
+        return sum(
+            len(turns) for senders in chosen for name, turns in senders.items() if sender is None or name == sender
+        )
+
+    def add(self, tenant: str, sender: str, turn: asyncio.Future[None]) -> None:
+        self.tenants.setdefault(tenant, OrderedDict()).setdefault(sender, deque()).append(turn)
+
+    def take(self) -> asyncio.Future[None] | None:
+        """The next one's turn; None: nobody waits."""
+        while self.tenants:
+            tenant, senders = next(iter(self.tenants.items()))
+            sender, turns = next(iter(senders.items()))
+            turn = turns.popleft()
+            senders.move_to_end(sender)
+            self.tenants.move_to_end(tenant)
+            if not turns:
+                del senders[sender]
+            if not senders:
+                del self.tenants[tenant]
+            if not turn.done():
+                return turn
+        return None
 
 
 class RouteSlots:
     """Slots per route in this process. A reservation made now is a place in the route's short line.
 
     Args:
-        per_route: Attempts at the same time; as many more may wait. Whoever comes then is sent away.
+        per_route: Attempts at the same time. As many of one tenant may wait, three quarters of them of one sender;
+            whoever comes then is sent away, so that others need not wait behind them in the queue.
     """
 
     def __init__(self, per_route: int) -> None:
         self._per_route = per_route
+        self._per_sender = max(1, per_route * 3 // 4)
         self._taken: dict[str, int] = {}
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self._lines: dict[str, _Line] = {}
 
-    def try_reserve(self, route: str) -> Reservation | None:
+    def try_reserve(self, route: str, tenant: str = "", sender: str = "") -> Reservation | None:
         """A place, or None when the line is full."""
         taken = self._taken.get(route, 0)
         if taken < self._per_route:
             self._taken[route] = taken + 1
             return Reservation(self, route, None)
-        line = self._lines.setdefault(route, deque())
-        if len(line) >= self._per_route:
+        line = self._lines.setdefault(route, _Line())
+        if (
+            line.count(tenant, sender) >= self._per_sender
+            or line.count(tenant) >= self._per_route
+            or line.count() >= _OTHERS * self._per_route
+        ):
             return None
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(turn)
+        line.add(tenant, sender, turn)
         return Reservation(self, route, turn)
 
     def give_back(self, route: str) -> None:
         """The next in line takes over."""
         line = self._lines.get(route)
-        while line:
-            turn = line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        if line is not None and (turn := line.take()) is not None:
+            turn.set_result(None)
+            return
         self._lines.pop(route, None)
         left = self._taken[route] - 1
         if left:

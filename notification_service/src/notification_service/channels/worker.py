@@ -243,7 +243,10 @@ class ChannelWorker:
             )
         routes = self.channel.routes(address_of(loaded))
         job.route = routes[0]
-        job.reservation = self._slots.try_reserve(job.route)
+        sender = loaded.notification.sender
+        job.reservation = self._slots.try_reserve(
+            job.route, loaded.delivery.tenant, str(sender.id or sender.name or "")
+        )
         return Judgement(Step.PARK) if job.reservation is None else None
 
     async def _hold_back(self, jobs: list[_Job]) -> list[tuple[_Job, Outcome]]:
