@@ -67,3 +67,43 @@ async def test_whoever_gave_up_is_not_asked_for() -> None:
         await gone
     assert await batcher.ask(2) == 2
     assert calls == [[2]]
+
+
+async def test_beside_a_call_that_takes_long_another_one_begins() -> None:
+    calls: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def call(questions: Sequence[int]) -> Sequence[int]:
+        calls.append(list(questions))
+        if 0 in questions:
+            await gate.wait()
+        return questions
+
+    batcher = Batcher(call, max_batch=10, calls_at_once=2)
+    first = asyncio.create_task(batcher.ask(0))
+    while not calls:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(batcher.ask(number)) for number in (1, 2)]
+    assert await asyncio.gather(*others) == [1, 2]
+    assert (calls, first.done()) == ([[0], [1, 2]], False)
+    gate.set()
+    assert await first == 0
+
+
+async def test_a_full_call_does_not_wait_for_the_one_under_way() -> None:
+    gate = asyncio.Event()
+    sizes: list[int] = []
+
+    async def call(questions: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(questions))
+        await gate.wait()
+        return questions
+
+    batcher = Batcher(call, max_batch=2, calls_at_once=2)
+    asked = [asyncio.create_task(batcher.ask(number)) for number in range(5)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sizes == [2, 2]
+    gate.set()
+    assert await asyncio.gather(*asked) == [0, 1, 2, 3, 4]
+    assert sizes == [2, 2, 1]

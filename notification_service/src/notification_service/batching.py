@@ -1,20 +1,31 @@
-"""Answering many questions with few calls: what is asked while calls are under way goes into the next one.
+"""Answering many questions with few calls: what is asked while a call is under way goes into the next one.
 
-No timers: a lone question is asked at once, a thousand at the same time become a few calls.
+A lone question is asked at once, a thousand at the same time become a few calls. A second call beside the first is
+begun only when there is enough for a full one, or when the first takes long: calls beside one another as a rule, of a
+few questions each, cost connecting devices half as much again (docs/decisions/0076).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
+_PATIENCE_S: Final = 0.5
+"""A call that takes longer is not waited for: another one begins beside it."""
+
 
 class Batcher(Generic[Question, Answer]):
-    """Collects questions for `call`, which answers them in the same order."""
+    """Collects questions for `call`, which answers them in the same order.
+
+    Args:
+        call: Answers in the order of the questions.
+        max_batch: Questions in one call.
+        calls_at_once: Calls under way, at most.
+    """
 
     def __init__(
         self,
@@ -33,18 +44,25 @@ class Batcher(Generic[Question, Answer]):
         """The answer; raises what the call raised."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
-        if len(self._calls) < self._calls_at_once:
+        if not self._calls or len(self._waiting) >= self._max_batch:
             self._start_call()
         return await future
 
     def _start_call(self) -> None:
+        if not self._waiting or len(self._calls) >= self._calls_at_once:
+            return
         call = asyncio.create_task(self._answer_some())
         self._calls.add(call)
         call.add_done_callback(self._end_call)
+        if len(self._calls) < self._calls_at_once:
+            asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience, call)
 
     def _end_call(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        if self._waiting:
+        self._start_call()
+
+    def _lose_patience(self, call: asyncio.Task[None]) -> None:
+        if call in self._calls:
             self._start_call()
 
     async def _answer_some(self) -> None:
