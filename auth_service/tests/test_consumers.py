@@ -1,7 +1,7 @@
 """Access tokens as others see them: libraries of other languages, and nothing but the key set's address.
 
-Node's jose and Perl's Crypt::JWT always; the JVM's jose4j where a JDK is at hand and HERALD_TEST_JOSE4J is a class path
-with jose4j and slf4j-api.
+Node's jose and Perl's Crypt::JWT always; the JVM's jose4j where a JDK is at hand, and jose4j and slf4j-api in Maven's
+local repository or on the class path in HERALD_TEST_JOSE4J.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ def find_perl_library() -> Path | None:
     return Path(perl)
 
 
+def find_jose4j() -> str | None:
+    """What Maven has fetched of it for whatever project, the newest."""
+    repository = Path.home() / ".m2" / "repository"
+    found = [
+        sorted(repository.glob(f"{place}/*/*.jar")) for place in ("org/bitbucket/b_c/jose4j", "org/slf4j/slf4j-api")
+    ]
+    return os.pathsep.join(str(jars[-1]) for jars in found) if all(found) else None
+
+
 NODE = SystemPackage("Node.js", find_node, ("nodejs", "npm"), "node", "Install Node.js 18 or newer.")
 PERL = SystemPackage("Perl's Crypt::JWT", find_perl_library, ("libcrypt-jwt-perl",), "perl", "Run: cpan Crypt::JWT")
 
@@ -52,8 +61,8 @@ def command(request: pytest.FixtureRequest) -> list[str]:
     if request.param == "perl":
         return [str(get_program(PERL)), str(HERE / "verify.pl")]
     if request.param == "jvm":
-        java, class_path = shutil.which("java"), os.environ.get("HERALD_TEST_JOSE4J")
-        if java is None or class_path is None:
+        java, class_path = shutil.which("java"), os.environ.get("HERALD_TEST_JOSE4J") or find_jose4j()
+        if java is None or shutil.which("javac") is None or class_path is None:
             pytest.skip("jose4j is not at hand: set HERALD_TEST_JOSE4J to a class path with jose4j and slf4j-api")
         return [java, "-cp", class_path, str(HERE / "Verify.java")]
     node = get_program(NODE)

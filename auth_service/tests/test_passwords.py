@@ -208,11 +208,13 @@ def test_a_registered_address_is_proved_by_a_mailed_link(sink: Sink) -> None:
     assert MailJob.objects.count() == 0
 
 
-def test_a_link_proves_no_address_that_the_account_got_meanwhile(
-    sink: Sink, device: Device, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.req("B09")
+@pytest.mark.parametrize("path", [RESEND, RESET])
+def test_a_link_does_nothing_for_an_account_that_got_another_address_meanwhile(
+    sink: Sink, device: Device, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     make_user("owner", email="owner@example.org")
-    ask("alice@example.org", RESEND)
+    ask("alice@example.org", path)
     token = sink.token()
 
     def check_then_change(token: str, purpose: LinkPurpose) -> MailedLink:
@@ -223,10 +225,12 @@ def test_a_link_proves_no_address_that_the_account_got_meanwhile(
     link_actions_check = link_actions.check_link
     monkeypatch.setattr(link_actions, "check_link", check_then_change)
 
-    answer = Api().post(VERIFY, {"token": token})
+    body = {"token": token} if path == RESEND else {"token": token, "new_password": f"{PASSWORD}, new"}
+    answer = Api().post(VERIFY if path == RESEND else CONFIRM, body)
 
     assert (answer.status, answer.code) == (400, "invalid_token_link")
     assert not User.objects.get(username="alice").email_verified
+    assert Api().post("/api/v1/auth/token", {"username": "alice", "password": PASSWORD}).status == 200
 
 
 @pytest.mark.req("B03")

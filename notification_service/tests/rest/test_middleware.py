@@ -66,6 +66,10 @@ async def test_unknown_routes_and_wrong_methods(service: Service) -> None:
     assert wrong.headers["allow"] == "GET"
     both = await service.call("OPTIONS", f"/api/v1/users/{uuid4()}/preferences", service.add_person())
     assert (both.status_code, both.headers["allow"]) == (405, "GET, PUT")
+    # Not the item `counts`.
+    beside = await service.call("PATCH", "/api/v1/inbox/counts/", service.add_person(), json={"read": True})
+    check_problem(beside, 405, "method_not_allowed")
+    assert beside.headers["allow"] == "GET"
 
 
 @pytest.mark.req("E09")

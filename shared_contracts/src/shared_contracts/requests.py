@@ -9,12 +9,13 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, to_json
 from typing_extensions import override
 
 from shared_contracts import topology
 from shared_contracts.claims import DEFAULT_TENANT
+from shared_contracts.json_types import Flag, Moment, Whole
 from shared_contracts.text import JsonObject, Line, Text
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -144,7 +145,7 @@ class Recipients(BaseModel):
     users: tuple[UserRef, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
     groups: tuple[UUID, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
     roles: tuple[Annotated[Line, Field(min_length=1, max_length=32)], ...] = Field(default=(), max_length=16)
-    all: bool = False
+    all: Flag = False
     exclude: tuple[UUID, ...] = Field(
         default=(), max_length=100, description="Users who get nothing although a group or role names them."
     )
@@ -182,8 +183,8 @@ class NotificationRequest(BaseModel):
     category: Annotated[Line, Field(min_length=1, max_length=64)] | None = None
     tags: tuple[Annotated[Line, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
     collapse_key: Annotated[Line, Field(min_length=1, max_length=128)] | None = None
-    ttl_seconds: int | None = Field(default=None, ge=1, le=int(MAX_TTL.total_seconds()))
-    deliver_at: AwareDatetime | None = None
+    ttl_seconds: Whole | None = Field(default=None, ge=1, le=int(MAX_TTL.total_seconds()))
+    deliver_at: Moment | None = None
     locale: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)] | None = None
     tenant: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9\-]{0,62}$")] = DEFAULT_TENANT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from auth_service import clock
 from auth_service.accounts.actions import get_locked, make_user_event
@@ -81,6 +82,7 @@ def do_verify_email(token: str, by: Origin) -> User:
 
 
 def _do_use(link: MailedLink) -> None:
-    # One statement: of two who follow the same link one gets through.
-    if not MailedLink.objects.filter(id=link.id, used_at=None).update(used_at=clock.now()):
+    # One statement: of two who follow the same link one gets through, and none whose address was changed meanwhile.
+    unused = MailedLink.objects.filter(id=link.id, used_at=None, email_key=F("user__email_key"))
+    if not unused.update(used_at=clock.now()):
         raise InvalidLink

@@ -15,6 +15,7 @@ from notification_service.db.engine import Database
 from notification_service.identity.access import Caller
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
+from shared_contracts.json_types import Moment
 from shared_contracts.scopes import Scope
 
 MAX_DAYS = 92
@@ -62,8 +63,8 @@ class SummaryOut(BaseModel):
 class SummaryQuery(BaseModel):
     """Which time; left out: the last seven days."""
 
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = Field(default=None, alias="to")
     bucket: Literal["hour", "day"] = "day"
 
     @model_validator(mode="after")

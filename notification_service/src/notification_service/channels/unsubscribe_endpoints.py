@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from notification_service.channels.links import UNSUBSCRIBE_PATH, Links, Unsubscription
 from notification_service.errors import NotFound
+from notification_service.rest.json_route import JsonRoute
 
 Unsubscribe = Callable[[Unsubscription], Awaitable[None]]
 
@@ -20,7 +21,7 @@ _DONE: Final = "<!DOCTYPE html><html lang='en'><title>Unsubscribed</title><p>You
 
 def make_unsubscribe_router(links: Links, unsubscribe: Unsubscribe) -> APIRouter:
     """`/unsubscribe/{token}`."""
-    router = APIRouter(prefix=UNSUBSCRIBE_PATH, tags=["contacts"])
+    router = APIRouter(prefix=UNSUBSCRIBE_PATH, tags=["contacts"], route_class=JsonRoute)
 
     @router.get("/{token}", summary="Ask whether to unsubscribe", response_class=HTMLResponse)
     async def ask(token: str) -> HTMLResponse:

@@ -108,7 +108,12 @@ def make_contact_router(book: ContactBook, callers: Callers, cursors: Cursors) -
             next_cursor=cursors.write(scope, str(page[-1].id)) if more else None,
         )
 
-    @router.post("", status_code=201, summary="Add a contact")
+    @router.post(
+        "",
+        status_code=201,
+        summary="Add a contact",
+        responses={200: {"model": NewContactOut, "description": "The address was there."}},
+    )
     async def add(given: ContactIn, caller: Owner, response: Response) -> NewContactOut:
         """201, or 200 when the same address was there: it is enabled again, and takes the new secret and label."""
         address = orjson.dumps(given.address).decode() if isinstance(given.address, dict) else given.address

@@ -34,6 +34,7 @@ from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Curs
 from shared_contracts import topology
 from shared_contracts.error_codes import Reason
 from shared_contracts.ids import new_id
+from shared_contracts.json_types import FlagParameter, Moment, Whole
 from shared_contracts.requests import Channel
 from shared_contracts.scopes import Scope
 from shared_contracts.text import Line
@@ -97,9 +98,9 @@ class LetterFilterIn(BaseModel):
     channel: Channel | None = Field(None, description="Deliveries over it that were given up.")
     source: Annotated[Line, Field(max_length=255)] | None = Field(None, description="The sender's name.")
     message_id: Annotated[Line, Field(max_length=255)] | None = None
-    replayed: bool | None = Field(None, description="False: those that still wait for somebody.")
-    from_: AwareDatetime | None = Field(None, alias="from", description="Created at this time or later.")
-    to: AwareDatetime | None = Field(None, description="Created before.")
+    replayed: FlagParameter | None = Field(None, description="False: those that still wait for somebody.")
+    from_: Moment | None = Field(None, alias="from", description="Created at this time or later.")
+    to: Moment | None = Field(None, description="Created before.")
 
     def of(self, tenant: str) -> LetterFilter:
         """For one tenant."""
@@ -127,7 +128,7 @@ class ReplayIn(BaseModel):
 
     ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_REPLAY)] | None = None
     filter: LetterFilterIn | None = Field(None, description="In place of `ids`; `{}` finds all.")
-    limit: int = Field(MAX_REPLAY, ge=1, le=MAX_REPLAY, description="Of a filter: at most so many at once.")
+    limit: Whole = Field(MAX_REPLAY, ge=1, le=MAX_REPLAY, description="Of a filter: at most so many at once.")
 
     @model_validator(mode="after")
     def _check_one_of_both(self) -> Self:

@@ -12,6 +12,7 @@ from notification_service.identity.access import Caller
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
+from shared_contracts.json_types import Moment
 from shared_contracts.requests import NotificationRequest
 from shared_contracts.scopes import Scope
 
@@ -48,7 +49,7 @@ class ScheduleIn(BaseModel):
 
     request: NotificationRequest
     recurrence: Recurrence | None = None
-    first_at: AwareDatetime | None = Field(default=None, description="Left out: the recurrence's next time.")
+    first_at: Moment | None = Field(default=None, description="Left out: the recurrence's next time.")
 
     @model_validator(mode="after")
     def _check_time(self) -> "ScheduleIn":

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from notification_service.local_time import DAYS, find_zone, next_full_hour, next_local, parse_time, zone_of
+from shared_contracts.json_types import Moment
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -29,7 +30,7 @@ class Recurrence(BaseModel):
         default=None, description="Left out: every day, and Mondays for `week`."
     )
     timezone: Annotated[str, Field(max_length=64), AfterValidator(_check_zone)] = "UTC"
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
 
 def next_time(recurrence: dict[str, Any], after: datetime) -> datetime | None:

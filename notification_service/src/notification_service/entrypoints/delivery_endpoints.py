@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,7 @@ from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
 from shared_contracts.delivery_state import DeliveryState
+from shared_contracts.json_types import Moment
 from shared_contracts.requests import Channel
 from shared_contracts.scopes import Scope
 
@@ -35,8 +36,8 @@ class DeliveryQuery(BaseModel):
     user_id: UUID | None = None
     channel: Channel | None = None
     status: DeliveryState | None = None
-    from_: AwareDatetime | None = Field(None, alias="from", description="Created at this time or later.")
-    to: AwareDatetime | None = Field(None, description="Created before.")
+    from_: Moment | None = Field(None, alias="from", description="Created at this time or later.")
+    to: Moment | None = Field(None, description="Created before.")
     limit: LimitParameter = DEFAULT_LIMIT
     cursor: CursorParameter = None
 

@@ -36,7 +36,7 @@ from notification_service.presence.endpoints import make_presence_router
 from notification_service.rest.callers import Callers
 from notification_service.rest.documentation import DESCRIPTION, DocumentedApi, name_operation
 from notification_service.rest.documents import install_documents
-from notification_service.rest.middleware import BodyLimit, RequestFrame
+from notification_service.rest.middleware import BodyLimit, FixedPaths, RequestFrame
 from notification_service.rest.pages import Cursors
 from notification_service.rest.problems import install_problem_handlers, too_large_app
 from notification_service.templates.endpoints import make_template_router
@@ -106,6 +106,7 @@ def make_app(
         install_documents(app, parts.settings)
     install_problem_handlers(app)
     # The last one added is the outermost.
+    app.add_middleware(FixedPaths)
     app.add_middleware(BodyLimit, limits=BODY_LIMITS, on_too_large=too_large_app)
     app.add_middleware(
         CORSMiddleware,

@@ -6,6 +6,7 @@ import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from notification_service.event_types.entity import make_validator
+from shared_contracts.json_types import Flag, Whole
 from shared_contracts.requests import Channel, Priority
 from shared_contracts.text import JsonObject, Line, Text
 
@@ -23,7 +24,7 @@ def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 DataSchema = Annotated[JsonObject, AfterValidator(_check_schema)]
-Window = Annotated[int, Field(ge=1, le=MAX_WINDOW_S)]
+Window = Annotated[Whole, Field(ge=1, le=MAX_WINDOW_S)]
 
 
 class Throttle(BaseModel):
@@ -31,7 +32,7 @@ class Throttle(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=10_000)]
+    limit: Annotated[Whole, Field(ge=1, le=10_000)]
     window_seconds: Window
 
 
@@ -80,12 +81,12 @@ class _Fields(BaseModel):
     description: Annotated[Text, Field(max_length=2000)] = ""
     category: Category | None = None
     channels: Annotated[list[Channel], Field(min_length=1, max_length=len(Channel))] | None = None
-    default_enabled: bool = True
-    mandatory: bool = False
+    default_enabled: Flag = True
+    mandatory: Flag = False
     priority: Priority = Priority.NORMAL
-    is_active: bool = True
+    is_active: Flag = True
     data_schema: DataSchema | None = None
-    retention_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    retention_days: Annotated[Whole, Field(ge=1, le=3650)] | None = None
     throttle: Throttle | None = None
     digest: DigestRule | None = None
     escalation: Escalation | None = None
@@ -105,12 +106,12 @@ class EventTypePatch(BaseModel):
     description: Annotated[Text, Field(max_length=2000)] | None = None
     category: Category | None = None
     channels: Annotated[list[Channel], Field(min_length=1, max_length=len(Channel))] | None = None
-    default_enabled: bool | None = None
-    mandatory: bool | None = None
+    default_enabled: Flag | None = None
+    mandatory: Flag | None = None
     priority: Priority | None = None
-    is_active: bool | None = None
+    is_active: Flag | None = None
     data_schema: DataSchema | None = None
-    retention_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    retention_days: Annotated[Whole, Field(ge=1, le=3650)] | None = None
     throttle: Throttle | None = None
     digest: DigestRule | None = None
     escalation: Escalation | None = None

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, LimitParameter
+from shared_contracts.json_types import Flag, FlagParameter, Moment
 from shared_contracts.requests import Kind, Priority
 from shared_contracts.ws.frames import MAX_IDS
 
@@ -65,13 +66,13 @@ class CountsOut(BaseModel):
 class ItemPatch(BaseModel):
     """Changes to one item; what is left out stays."""
 
-    read: bool | None = None
+    read: Flag | None = None
     seen: Literal[True] | None = None
-    archived: bool | None = None
-    snoozed_until: AwareDatetime | None = Field(
+    archived: Flag | None = None
+    snoozed_until: Moment | None = Field(
         default=None, description="Away until then, and back as new; null brings it back now."
     )
-    pinned: bool | None = None
+    pinned: Flag | None = None
 
     @model_validator(mode="after")
     def _check_something(self) -> "ItemPatch":
@@ -90,9 +91,9 @@ class FilterIn(BaseModel):
     tag: Annotated[str, Field(max_length=64)] | None = None
     priority: Priority | None = None
     group_id: UUID | None = None
-    pinned: bool | None = None
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
+    pinned: FlagParameter | None = None
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = Field(default=None, alias="to")
     text: Annotated[str, Field(max_length=200)] | None = Field(default=None, alias="q")
 
 
@@ -107,7 +108,7 @@ class InboxBatchIn(BaseModel):
     """One action on many items: exactly one of `ids` and `filter`."""
 
     action: Literal["read", "unread", "seen", "archive", "unarchive", "delete", "snooze", "unsnooze", "pin", "unpin"]
-    snoozed_until: AwareDatetime | None = Field(default=None, description="For `snooze`: when the items come back.")
+    snoozed_until: Moment | None = Field(default=None, description="For `snooze`: when the items come back.")
     ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_IDS)] | None = None
     filter: FilterIn | None = None
 

@@ -13,6 +13,7 @@ from notification_service.notifications.stages import Stage
 from notification_service.rest.callers import Callers
 from notification_service.rest.json_route import JsonRoute
 from notification_service.rest.pages import DEFAULT_LIMIT, CursorParameter, Cursors, LimitParameter
+from shared_contracts.json_types import Moment, Whole
 from shared_contracts.requests import Action, Channel, Priority
 from shared_contracts.text import JsonObject, Line, Text
 
@@ -58,8 +59,8 @@ class HistoryQuery(BaseModel):
     status: Stage | None = None
     channel: Channel | None = None
     user_id: UUID | None = None
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    until: AwareDatetime | None = Field(default=None, alias="to")
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = Field(default=None, alias="to")
     text: Annotated[Text, Field(max_length=200)] | None = Field(default=None, alias="q")
     limit: LimitParameter = DEFAULT_LIMIT
     cursor: CursorParameter = None
@@ -75,7 +76,7 @@ class ChangeIn(BaseModel):
     priority: Priority | None = None
     category: Annotated[Line, Field(min_length=1, max_length=64)] | None = None
     tags: Annotated[list[Annotated[Line, Field(min_length=1, max_length=64)]], Field(max_length=20)] | None = None
-    version: Annotated[int, Field(ge=1)] | None = Field(
+    version: Annotated[Whole, Field(ge=1)] | None = Field(
         default=None, description="The version the change was made for; another one now is a conflict (409)."
     )
 

@@ -8,6 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from notification_service.local_time import find_zone
+from shared_contracts.json_types import Flag
 from shared_contracts.requests import Channel
 from shared_contracts.text import Line
 
@@ -19,7 +20,7 @@ ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,99}$")]
 Category = Annotated[Line, Field(min_length=1, max_length=64)]
 DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@\-]{1,64}$")]
-Switches = dict[Channel, bool]
+Switches = dict[Channel, Flag]
 DEFAULT_DIGEST_TIME: Final = "08:00"
 
 
@@ -34,7 +35,7 @@ class QuietHours(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    enabled: bool = True
+    enabled: Flag = True
     start: ClockTime = "22:00"
     end: ClockTime = "07:00"
     days: Annotated[list[Day], Field(min_length=1, max_length=7)] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -45,7 +46,7 @@ class DeviceSwitches(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    muted: bool = False
+    muted: Flag = False
 
 
 class Document(BaseModel):
@@ -63,7 +64,7 @@ class Document(BaseModel):
     locale: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)] | None = None
     timezone: Annotated[str, Field(max_length=64), AfterValidator(_check_zone)] | None = None
     devices: Annotated[dict[DeviceId, DeviceSwitches], Field(max_length=100)] = Field(default_factory=dict)
-    sync_dismissals: bool | None = Field(
+    sync_dismissals: Flag | None = Field(
         default=None, description="Whether reading on one device withdraws pushes and messages elsewhere; true."
     )
 

@@ -53,6 +53,7 @@ _WHEN: Final = {
     413: "The body is longer than this call takes.",
     415: "The body is not declared as JSON.",
     422: "Fields are wrong; `errors` names each.",
+    429: "Too many requests; try again after `Retry-After` seconds.",
     503: "Something Herald depends on does not answer; try again after `Retry-After` seconds.",
 }
 # What cannot be seen from a route's parameters.
@@ -62,6 +63,14 @@ _ALSO: Final[Mapping[tuple[str, str], tuple[int, ...]]] = {
     ("DELETE", "/api/v1/event-types/{code}"): (409,),
     ("POST", "/api/v1/dead-letters/{letter_id}/replay"): (409,),
     ("POST", "/api/v1/inbox/ack"): (400,),
+    ("GET", "/api/v1/contacts/web-push-key"): (404,),
+    ("POST", "/api/v1/contacts/{contact_id}/send-code"): (429,),
+    # The scope decides how much is shown; a caller who has neither of the two sees nothing.
+    ("GET", "/api/v1/deliveries"): (403,),
+    ("GET", "/api/v1/deliveries/{delivery_id}"): (403,),
+    # Whose body or header does not prove where it comes from.
+    ("POST", "/api/v1/channels/telegram/updates"): (401,),
+    ("POST", "/api/v1/channels/{channel}/status"): (401, 413),
 }
 
 
@@ -120,7 +129,7 @@ def _guess_statuses(route: APIRoute, scopes: tuple[Scope, ...] | None) -> Iterat
 def describe_problem(status: int) -> dict[str, Any]:
     """The `responses` entry of a problem."""
     headers: dict[str, Any] = {CORRELATION_ID: {"$ref": "#/components/headers/CorrelationId"}}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WwwAuthenticate"}

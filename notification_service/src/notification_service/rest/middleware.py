@@ -15,7 +15,7 @@ from notification_service import failpoints
 from notification_service.clock import Clock
 from notification_service.errors import TooLarge
 from notification_service.identity import audit
-from notification_service.rest.problems import answer_fault
+from notification_service.rest.problems import answer_fault, answer_other_method, find_fixed_paths
 from shared_contracts.headers import CORRELATION_ID, correlation_id_from
 
 log = structlog.get_logger(__name__)
@@ -82,6 +82,28 @@ class RequestFrame:
                 if not path.startswith(_QUIET_PATHS):
                     duration_ms = round((self._clock.monotonic() - started) * 1000, 1)
                     log.info("request_answered", method=scope["method"], path=path, status=status, ms=duration_ms)
+
+
+class FixedPaths:
+    """Lets a path without a parameter have the methods of its own routes alone.
+
+    Otherwise PATCH /inbox/counts would be a change of the item `counts`, and 422 in place of 405.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._methods: dict[str, set[str]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3)."""
+        if scope["type"] == "http":
+            if self._methods is None:
+                self._methods = find_fixed_paths(scope["app"])
+            methods = self._methods.get(scope["path"])
+            if methods is not None and scope["method"] not in methods:
+                await answer_other_method(scope, methods)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

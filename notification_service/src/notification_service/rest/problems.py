@@ -61,7 +61,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405 and (methods := _find_methods(request)):
         # All of the resource's (RFC 9110, section 10.2.1); the framework names those of one of its routes.
-        headers["Allow"] = ", ".join(sorted(methods))
+        return answer_other_method(request.scope, methods)
     return _respond(request.scope, status=error.status_code, code=code, detail=str(error.detail), headers=headers)
 
 
@@ -70,6 +70,22 @@ def _find_methods(request: Request) -> set[str]:
     path = getattr(request.scope.get("route"), "path", None)
     routes = iter_route_contexts(request.app.routes)
     return {method for route in routes if route.path == path for method in route.methods or ()}
+
+
+def find_fixed_paths(app: FastAPI) -> dict[str, set[str]]:
+    """Methods of each path without a parameter."""
+    found: dict[str, set[str]] = {}
+    for route in iter_route_contexts(app.routes):
+        if route.path is not None and "{" not in route.path and route.methods:
+            found.setdefault(route.path, set()).update(route.methods)
+    return found
+
+
+def answer_other_method(scope: Scope, methods: set[str]) -> Response:
+    """405 for a path that has only these methods."""
+    detail = HTTPStatus.METHOD_NOT_ALLOWED.phrase
+    code = ErrorCode.METHOD_NOT_ALLOWED
+    return _respond(scope, status=405, code=code, detail=detail, headers={"Allow": ", ".join(sorted(methods))})
 
 
 def answer_fault(scope: Scope) -> Response:

@@ -14,6 +14,7 @@ from notification_service.rest.json_route import JsonRoute
 from notification_service.templates.entity import Key, Source
 from notification_service.templates.locales import normalize
 from notification_service.templates.service import Templates
+from shared_contracts.json_types import Whole
 from shared_contracts.requests import Channel
 from shared_contracts.scopes import Scope
 from shared_contracts.text import JsonObject, Line, Text
@@ -81,7 +82,7 @@ class VersionsOut(BaseModel):
 class RollbackIn(BaseModel):
     """Which version comes back."""
 
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[Whole, Field(ge=1)]
 
 
 class PreviewIn(BaseModel):
