@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -91,6 +92,8 @@ class Deciding:
         addressed: Sequence[Addressed],
         catalogs: Mapping[str, TenantCatalog],
         now: datetime,
+        *,
+        documents: Mapping[UUID, dict[str, Any] | None] = MappingProxyType({}),
     ) -> Routed:
         """Decide for everybody and keep it.
 
@@ -98,9 +101,12 @@ class Deciding:
             connection: In a write transaction; nothing is published before it commits.
             addressed: In the order the notifications came.
             catalogs: Of every tenant concerned.
+            documents: Own preferences known already; None: this person has none.
         """
         routed = Routed()
-        documents = await find_documents(connection, {person.id for each in addressed for person in each.people})
+        people = {person.id for each in addressed for person in each.people}
+        own = await find_documents(connection, people - documents.keys())
+        own |= {each: document for each in people if (document := documents.get(each)) is not None}
         tenants = {each.notification.tenant for each in addressed}
         defaults = {
             tenant: await self._defaults.load(connection, tenant, catalogs[tenant].version) for tenant in tenants
@@ -122,7 +128,7 @@ class Deciding:
         decisions = []
         silent: set[tuple[UUID, UUID]] = set()
         for each in _last_first(addressed) if excess else addressed:
-            recipients = _make_recipients(each, documents, defaults[each.notification.tenant])
+            recipients = _make_recipients(each, own, defaults[each.notification.tenant])
             throttled = _take_excess(each, excess)
             decided = decide(
                 each.notification, each.type, recipients, throttled=throttled, now=now, records=each.records
@@ -143,7 +149,7 @@ class Deciding:
         replaced = await find_replaced(connection, items)
         routed.frames = await mark_items(connection, replaced, "collapsed", live=self._live, now=now)
         kept = await keep_items(connection, items, live=self._live, now=now)
-        routed.kept = _quieten(kept, silent, _find_muted(documents))
+        routed.kept = _quieten(kept, silent, _find_muted(own))
         routed.deliveries = await keep_deliveries(connection, planned, now, reach=self._reach()) if planned else []
         await add_to_digests(connection, additions, now=now)
         await begin_escalations(connection, waiting)

@@ -27,6 +27,7 @@ from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
 from notification_service.entrypoints.deciding import Addressed, Deciding
 from notification_service.entrypoints.fanning_out import PublishDeliveries
+from notification_service.entrypoints.looking_up import Known, look_up_users
 from notification_service.entrypoints.receipt_sources import accepted, given_up
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import Catalog, TenantCatalog
@@ -134,7 +135,7 @@ class Pipeline:
             directory, large = await self._find_everyone(arrivals)
             async with self._database.write() as connection:
                 stored = await self._store_in(
-                    connection, arrivals, letters, directory=directory, large=large, asks_first=asks_first
+                    connection, arrivals, letters, known=Known(directory), large=large, asks_first=asks_first
                 )
         now = stored.now
         for notification in stored.routed:
@@ -152,12 +153,10 @@ class Pipeline:
         if any(recipients.groups or recipients.roles for _, recipients in wanted):
             return None
         async with self._database.write() as connection:
-            directory = await look_up(connection, wanted)
-            if any(find_unknown(wanted, directory)):
+            known = await look_up_users(connection, wanted)
+            if any(find_unknown(wanted, known.directory)):
                 return None
-            return await self._store_in(
-                connection, arrivals, letters, directory=directory, large=set(), asks_first=asks_first
-            )
+            return await self._store_in(connection, arrivals, letters, known=known, large=set(), asks_first=asks_first)
 
     async def _store_in(
         self,
@@ -165,22 +164,21 @@ class Pipeline:
         arrivals: Sequence[Arrival],
         letters: Sequence[DeadLetter],
         *,
-        directory: Directory,
+        known: Known,
         large: set[UUID],
         asks_first: bool,
     ) -> _Stored:
         now = self._clock.now()
         stored = _Stored(now, letters=list(letters))
         fresh = await self._leave_out_known(connection, arrivals, asks_all=asks_first)
-        catalogs = await load_catalogs(connection, self._catalog, [each.checked.request for each in fresh], now)
+        requests = [each.checked.request for each in fresh]
+        catalogs = await load_catalogs(connection, self._catalog, requests, now, versions=known.versions)
         plans = await self._make_plans(
-            connection, fresh, directory=directory, large=large, catalogs=catalogs, stored=stored, now=now
+            connection, fresh, directory=known.directory, large=large, catalogs=catalogs, stored=stored, now=now
         )
         stored.routed = [plan.notification for plan in plans]
         arrived = {each.checked.id: each for each in fresh}
-        await self._keep(
-            connection, plans, directory=directory, catalogs=catalogs, arrived=arrived, stored=stored, now=now
-        )
+        await self._keep(connection, plans, known=known, catalogs=catalogs, arrived=arrived, stored=stored, now=now)
         stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
         return stored
 
@@ -189,7 +187,7 @@ class Pipeline:
         connection: AsyncConnection,
         plans: Sequence[Plan],
         *,
-        directory: Directory,
+        known: Known,
         catalogs: dict[str, TenantCatalog],
         arrived: dict[UUID, Arrival],
         stored: _Stored,
@@ -197,11 +195,11 @@ class Pipeline:
     ) -> None:
         """Keep what was planned: items and deliveries, the broadcast log, and audiences that are served in pieces."""
         addressed = [
-            Addressed(plan.notification, plan.type, [directory.people[user_id] for user_id in plan.user_ids])
+            Addressed(plan.notification, plan.type, [known.directory.people[user_id] for user_id in plan.user_ids])
             for plan in plans
             if plan.user_ids
         ]
-        routed = await self._deciding.route(connection, addressed, catalogs, now)
+        routed = await self._deciding.route(connection, addressed, catalogs, now, documents=known.documents)
         stored.frames, stored.kept, stored.deliveries = routed.frames, routed.kept, routed.deliveries
         bases = routed.bases
         for plan in plans:

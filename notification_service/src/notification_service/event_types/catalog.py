@@ -7,7 +7,7 @@ preferences are remembered by the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -51,12 +51,15 @@ class Catalog:
         rows = await _FIND_VERSIONS.execute(connection, [(tenant,) for tenant in sorted({*tenants, EVERY_TENANT})])
         numbers = {row.tenant: row.version for row in rows}
         built_in = numbers.get(EVERY_TENANT, 0)
-        for tenant in tenants:
-            version = (numbers.get(tenant, 0), built_in)
+        return await self.load_at(connection, {tenant: (numbers.get(tenant, 0), built_in) for tenant in tenants})
+
+    async def load_at(self, connection: AsyncConnection, versions: Mapping[str, Version]) -> dict[str, TenantCatalog]:
+        """The same for tenants whose versions were read with something else."""
+        for tenant, version in versions.items():
             known = self._known.get(tenant)
             if known is None or known.version != version:
                 self._known[tenant] = await _read(connection, tenant, version)
-        return {tenant: self._known[tenant] for tenant in tenants}
+        return {tenant: self._known[tenant] for tenant in versions}
 
 
 _FIND_VERSIONS = RowsStatement(

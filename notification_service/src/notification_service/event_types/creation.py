@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.dialects import insert_into
-from notification_service.event_types.catalog import Catalog, TenantCatalog, raise_version
+from notification_service.event_types.catalog import Catalog, TenantCatalog, Version, raise_version
 from notification_service.event_types.entity import PLAIN_MESSAGE, EventType
 from notification_service.event_types.models import event_types
 from notification_service.templates.service import write_default_templates
@@ -19,16 +20,23 @@ log = structlog.get_logger(__name__)
 
 
 async def load_catalogs(
-    connection: AsyncConnection, catalog: Catalog, requests: Iterable[NotificationRequest], now: datetime
+    connection: AsyncConnection,
+    catalog: Catalog,
+    requests: Iterable[NotificationRequest],
+    now: datetime,
+    *,
+    versions: Mapping[str, Version] = MappingProxyType({}),
 ) -> dict[str, TenantCatalog]:
     """The configuration these requests need; types they name first are created on the way, where that is allowed.
 
     Args:
         connection: In a write transaction.
+        versions: Those known already, by tenant.
     """
     named = {(each.tenant, each.event_type) for each in requests}
     tenants = {tenant for tenant, _ in named}
-    found = await catalog.load(connection, tenants)
+    found = await catalog.load(connection, tenants - versions.keys())
+    found |= await catalog.load_at(connection, {each: versions[each] for each in tenants & versions.keys()})
     created = set()
     for tenant, code in sorted(named, key=str):
         known = found[tenant]

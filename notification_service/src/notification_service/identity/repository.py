@@ -14,7 +14,7 @@ from notification_service.identity.directory import Person
 from notification_service.identity.models import groups, memberships, users
 from shared_contracts.requests import EXTERNAL_PREFIX, Recipients
 
-_PERSON = (
+PERSON = (
     users.c.id,
     users.c.tenant,
     users.c.is_active,
@@ -26,13 +26,14 @@ _PERSON = (
 )
 
 
-def _to_person(row: AnyRow) -> Person:
+def to_person(row: AnyRow) -> Person:
+    """A row with the columns `PERSON`."""
     return Person(
         row.id, row.tenant, row.is_active, row.locale, row.timezone, row.username, row.email, tuple(row.roles)
     )
 
 
-_FIND_PEOPLE = RowsStatement({"id": Uuid()}, lambda _, rows: select(*_PERSON).join(rows, users.c.id == rows.c.id))
+_FIND_PEOPLE = RowsStatement({"id": Uuid()}, lambda _, rows: select(*PERSON).join(rows, users.c.id == rows.c.id))
 
 
 async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Person]:
@@ -40,7 +41,7 @@ async def find_people(connection: AsyncConnection, ids: Collection[UUID]) -> dic
     if not ids:
         return {}
     rows = await _FIND_PEOPLE.execute(connection, [(each,) for each in ids])
-    return {row.id: _to_person(row) for row in rows}
+    return {row.id: to_person(row) for row in rows}
 
 
 async def find_by_external_id(
@@ -51,11 +52,11 @@ async def find_by_external_id(
         return {}
     wanted = make_rows(connection, {"tenant": String(), "external_id": String()}, list(references), "wanted")
     rows = await connection.execute(
-        select(users.c.external_id, *_PERSON).join(
+        select(users.c.external_id, *PERSON).join(
             wanted, (users.c.tenant == wanted.c.tenant) & (users.c.external_id == wanted.c.external_id)
         )
     )
-    return {(row.tenant, row.external_id): _to_person(row) for row in rows}
+    return {(row.tenant, row.external_id): to_person(row) for row in rows}
 
 
 async def find_groups(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str]:
@@ -73,7 +74,7 @@ async def find_members(
     if not group_ids:
         return {}, {}
     rows = await connection.execute(
-        select(memberships.c.group_id, *_PERSON)
+        select(memberships.c.group_id, *PERSON)
         .join(users, users.c.id == memberships.c.user_id)
         .where(memberships.c.group_id.in_(group_ids), users.c.is_active)
         .order_by(memberships.c.group_id, users.c.id)
@@ -82,7 +83,7 @@ async def find_members(
     people: dict[UUID, Person] = {}
     for row in rows:
         members.setdefault(row.group_id, []).append(row.id)
-        people[row.id] = _to_person(row)
+        people[row.id] = to_person(row)
     return members, people
 
 
@@ -114,7 +115,7 @@ async def find_by_role(
         roles_by_tenant.setdefault(tenant, set()).add(role)
     for tenant, roles in roles_by_tenant.items():
         rows = await connection.execute(
-            select(*_PERSON)
+            select(*PERSON)
             .where(users.c.tenant == tenant, users.c.is_active)
             # Both databases write a JSON list of words alike; the exact match follows below.
             .where(or_(*(cast(users.c.roles, Text).contains(f'"{role}"', autoescape=True) for role in roles)))
@@ -123,7 +124,7 @@ async def find_by_role(
         for row in rows:
             for role in roles.intersection(row.roles):
                 by_role.setdefault((tenant, role), []).append(row.id)
-                people[row.id] = _to_person(row)
+                people[row.id] = to_person(row)
     return by_role, people
 
 
@@ -177,10 +178,10 @@ async def read_audience(
     connection: AsyncConnection, tenant: str, recipients: Recipients, *, after: UUID | None, limit: int
 ) -> list[Person]:
     """The next piece of an audience as it is now, in the order of the ids."""
-    query = select(*_PERSON).where(_among(tenant, recipients)).order_by(users.c.id).limit(limit)
+    query = select(*PERSON).where(_among(tenant, recipients)).order_by(users.c.id).limit(limit)
     if after is not None:
         query = query.where(users.c.id > after)
-    return [_to_person(row) for row in await connection.execute(query)]
+    return [to_person(row) for row in await connection.execute(query)]
 
 
 async def count_active(connection: AsyncConnection, tenant: str) -> int:
