@@ -363,6 +363,7 @@ def test_signatures() -> None:
         assert is_genuine(header, b"body", secret, NOW + timedelta(seconds=300))
         assert not is_genuine(header, b"body", secret, NOW + timedelta(seconds=301))
         assert not is_genuine(header, b"other", secret, NOW)
+        assert not is_genuine(f"{header.partition(',')[0]},v1=ä", b"body", secret, NOW)
     assert not is_genuine(header, b"body", "another", NOW)
-    for broken in ("", "t=x,v1=0", "v1=0", "t=1,t=2,v1=0", "nonsense"):
+    for broken in ("", "t=x,v1=0", "v1=0", "t=1,t=2,v1=0", "nonsense", "t=²,v1=0", f"t={'9' * 5_000},v1=0"):
         assert not is_genuine(broken, b"body", "new", NOW)
