@@ -81,6 +81,7 @@ def test_never_before_the_provider_wants_it(chance: float, seconds: int) -> None
         (" 7 ", timedelta(seconds=7)),
         ("0", timedelta(0)),
         ("99999999999", MAX_RETRY_AFTER),
+        ("²", None),
         ("Thu, 01 Jan 2026 12:00:30 GMT", timedelta(seconds=30)),
         ("Thu, 01 Jan 2026 12:00:30 -0000", timedelta(seconds=30)),
         ("Thu, 01 Jan 2026 11:00:00 GMT", timedelta(0)),

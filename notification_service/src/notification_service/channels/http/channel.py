@@ -139,7 +139,7 @@ def read_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     """The `Retry-After` header (RFC 9110, section 10.2.3): seconds or a date; None when absent or nonsense."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdigit():
         seconds = min(int(value.strip()[:9]), int(MAX_RETRY_AFTER.total_seconds()))
         return timedelta(seconds=seconds)
     try:

@@ -153,7 +153,7 @@ class SmsChannel(Channel):
             status=status,
             provider_message_id=form.get("MessageSid"),
             detail=f"{form['MessageStatus']}, Twilio error {code or 'not given'}" if status is _FAILED else None,
-            disables_address=code.isdigit() and int(code) in _GONE,
+            disables_address=code.isascii() and code.isdigit() and int(code[:9]) in _GONE,
         )
 
     @override
