@@ -61,6 +61,16 @@ def test_addresses_beyond_ascii() -> None:
     assert "To: ädä@exämple.org" in mail.content.decode()
 
 
+def test_no_line_of_a_mail_is_longer_than_programs_take() -> None:
+    links = {"unsubscribe": "https://herald.example/" + "x" * 400, "open": "https://herald.example/" + "y" * 400}
+    sender = "Herald <herald@example.com>"
+    answers = ", ".join(f"person-{number}@example.com" for number in range(60))
+    mail = compose(make_message(links=links), recipient="ada@example.org", sender=sender, reply_to=answers)
+    # RFC 5322, section 2.1.1: 998 characters, without the end of the line.
+    assert max(map(len, mail.content.split(b"\r\n"))) <= 998
+    assert "".join(str(message_from_bytes(mail.content)["Reply-To"]).split()) == answers.replace(" ", "")
+
+
 @pytest.mark.req("F04")
 def test_what_is_given_is_escaped_and_links_are_of_known_schemes() -> None:
     actions = [

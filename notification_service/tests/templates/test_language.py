@@ -252,3 +252,13 @@ def test_the_layout_has_the_brand_and_the_way_out() -> None:
     )
     assert own == "<i><p></i>"
     assert Compiled(DEFAULT_LAYOUT, is_html=True).uses == {"data", "tenant"}
+
+
+def test_what_was_found_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notification_service.templates.entity._MAX_REMEMBERED", 2)
+    type_ = EventType(tenant="default", code="order.created", name="Order", category="orders")
+    templates = TemplateSet("en", {})
+    for locale in ("de", "fr", "it", "es", "pl"):
+        found = templates.find(type_, Channel.IN_APP, locale)
+        assert templates.find(type_, Channel.IN_APP, locale) is found
+    assert len(templates._found) <= 3

@@ -46,11 +46,6 @@ class EventType:
         return TypeRules(self.code, self.category, self.mandatory, self.default_enabled, self.digest)
 
     @property
-    def is_built_in(self) -> bool:
-        """Whether it comes with Herald."""
-        return self.tenant == EVERY_TENANT
-
-    @property
     def steps(self) -> Sequence[Mapping[str, Any]]:
         """The escalation plan: `after_seconds` and `channels` of each step."""
         found: Sequence[Mapping[str, Any]] = (self.escalation or {}).get("steps", ())

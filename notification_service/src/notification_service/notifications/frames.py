@@ -62,8 +62,9 @@ def encode_new_broadcast(content: bytes) -> bytes:
 
 def encode_kept_item(content: bytes, *, seq: int | None, flags: Flags | None, counts: Counts | None) -> bytes:
     """A `notification` frame's body read back from the mailbox, with the item's present state."""
-    is_fresh = flags is None or (flags.read_at is None and flags.seen_at is None and flags.archived_at is None)
-    state = FRESH_STATE if is_fresh else b'"state":%b' % orjson.dumps(describe_flags(flags))
+    state = FRESH_STATE
+    if flags is not None and not flags.read_at is flags.seen_at is flags.archived_at is None:
+        state = b'"state":%b' % orjson.dumps(describe_flags(flags))
     return b"{%b%b,%b" % (_encode_numbers(seq, counts), state, content[1:])
 
 
@@ -110,10 +111,8 @@ def _encode_numbers(seq: int | None, counts: Counts | None) -> bytes:
     return b'%b"counts":{"unread":%d,"unseen":%d},' % (numbers, counts.unread, counts.unseen)
 
 
-def describe_flags(flags: Flags | None) -> dict[str, str | None]:
+def describe_flags(flags: Flags) -> dict[str, str | None]:
     """The `state` object of an item."""
-    if flags is None:
-        return {"read_at": None, "seen_at": None, "archived_at": None}
     return {
         name: format_time(moment) if moment else None
         for name, moment in (("read_at", flags.read_at), ("seen_at", flags.seen_at), ("archived_at", flags.archived_at))
