@@ -52,25 +52,33 @@ class Installation:
     database: Database
     clock: SystemClock
 
-    async def add_people(self, count: int) -> list[UUID]:
-        """Users with an e-mail address each."""
+    async def add_people(self, count: int, *, tenant: str = "default", number_from: int | None = None) -> list[UUID]:
+        """Users with an e-mail address each, and a phone number each when told where to begin."""
         people = [uuid4() for _ in range(count)]
         now = self.clock.now()
         snapshots = [
             UserSnapshot(
-                id=each, username=each.hex, tenant="default", created_at=now, email_verified=True, email=f"{each}@x.org"
+                id=each,
+                username=each.hex,
+                tenant=tenant,
+                created_at=now,
+                email_verified=True,
+                email=f"{each}@x.org",
+                phone=f"+49151{number_from + index}" if number_from is not None else None,
             )
-            for each in people
+            for index, each in enumerate(people)
         ]
         async with self.database.write() as connection:
             await upsert_users(connection, snapshots)
         return people
 
-    async def store(self, people: Sequence[UUID], channel: str) -> list[KeptDelivery]:
+    async def store(self, people: Sequence[UUID], channel: str, *, tenant: str = "default") -> list[KeptDelivery]:
         """One notification with a delivery for each, stored and not published."""
         now = self.clock.now()
         notification = make_notification(
-            NotificationRequest(title="Your order is on its way", body="x" * 500, recipients=Recipients(all=True)),
+            NotificationRequest(
+                title="Your order is on its way", body="x" * 500, recipients=Recipients(all=True), tenant=tenant
+            ),
             notification_id=uuid4(),
             kind=Kind.PRIVATE,
             sender=Sender(None, "bench"),
@@ -78,7 +86,7 @@ class Installation:
             defaults=EventTypeDefaults(),
         )
         planned = [
-            PlannedDelivery(notification_id=notification.id, user_id=each, tenant="default", channel=channel)
+            PlannedDelivery(notification_id=notification.id, user_id=each, tenant=tenant, channel=channel)
             for each in people
         ]
         async with self.database.write() as connection:

@@ -65,16 +65,25 @@ class RouteSlots:
         if taken < self._per_route:
             self._taken[route] = taken + 1
             return Reservation(self, route, None)
-        line = self._lines.setdefault(route, _Line())
-        if (
-            line.count(tenant, sender) >= self._per_sender
-            or line.count(tenant) >= self._per_route
-            or line.count() >= _OTHERS * self._per_route
-        ):
+        if not self.has_place(route, tenant, sender):
             return None
+        line = self._lines.setdefault(route, _Line())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.add(tenant, sender, turn)
         return Reservation(self, route, turn)
+
+    def has_place(self, route: str, tenant: str = "", sender: str = "") -> bool:
+        """Whether a reservation would be made now."""
+        line = self._lines.get(route)
+        return (
+            self._taken.get(route, 0) < self._per_route
+            or line is None
+            or (
+                line.count(tenant, sender) < self._per_sender
+                and line.count(tenant) < self._per_route
+                and line.count() < _OTHERS * self._per_route
+            )
+        )
 
     def give_back(self, route: str) -> None:
         """The next in line takes over."""

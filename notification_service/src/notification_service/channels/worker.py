@@ -55,6 +55,8 @@ PARKED: Final = (*[timedelta(seconds=1)] * 3, timedelta(seconds=10))
 messages to an endpoint that hangs ask again a thousand times a second, not ten thousand."""
 
 _PARKED_BEFORE: Final = "x-herald-parked"
+_PARKED_FOR: Final = "x-herald-parked-for"
+"""Header: the place it waits for. While there is none it waits on, which costs no question to the database."""
 
 _BATCH: Final = 128
 _SWEEP_GRACE: Final = timedelta(seconds=15)
@@ -93,6 +95,8 @@ class _Job:
     attempt: int
     loaded: Loaded | None = None
     route: str = ""
+    # Route, tenant and sender.
+    place: tuple[str, str, str] | None = None
     reservation: Reservation | None = None
     verdict: Verdict | None = None
     rendered: Rendered | Unrenderable | None = None
@@ -135,14 +139,7 @@ class ChannelWorker:
 
     async def handle(self, batch: Sequence[Incoming], settle: Settle) -> None:
         """Begin the attempts a batch asks for."""
-        jobs = []
-        for message in batch:
-            job = _read(message)
-            if job is None:
-                log.error("delivery_message_unreadable", queue=channel_queue(self.channel.name).name)
-                settle(message)
-            else:
-                jobs.append(job)
+        jobs = self._read_batch(batch, settle)
         if not jobs:
             return
         try:
@@ -163,6 +160,20 @@ class ChannelWorker:
             self._spawn(self._settle(job, outcome, settle))
         for job in begun.starting:
             self._spawn(self._attempt(job, settle))
+
+    def _read_batch(self, batch: Sequence[Incoming], settle: Settle) -> list[_Job]:
+        """What can begin as far as the messages themselves tell."""
+        jobs = []
+        for message in batch:
+            job = _read(message)
+            if job is None:
+                log.error("delivery_message_unreadable", queue=channel_queue(self.channel.name).name)
+                settle(message)
+            elif job.place is not None and not self._slots.has_place(*job.place):
+                self._spawn(self._park(job, settle))
+            else:
+                jobs.append(job)
+        return jobs
 
     async def drain(self) -> None:
         """Return when no attempt is under way."""
@@ -244,9 +255,8 @@ class ChannelWorker:
         routes = self.channel.routes(address_of(loaded))
         job.route = routes[0]
         sender = loaded.notification.sender
-        job.reservation = self._slots.try_reserve(
-            job.route, loaded.delivery.tenant, str(sender.id or sender.name or "")
-        )
+        job.place = (job.route, loaded.delivery.tenant, str(sender.id or sender.name or ""))
+        job.reservation = self._slots.try_reserve(*job.place)
         return Judgement(Step.PARK) if job.reservation is None else None
 
     async def _hold_back(self, jobs: list[_Job]) -> list[tuple[_Job, Outcome]]:
@@ -428,7 +438,9 @@ class ChannelWorker:
     async def _park(self, job: _Job, settle: Settle) -> None:
         before = job.message.headers.get(_PARKED_BEFORE, 0)
         wait = PARKED[min(before, len(PARKED) - 1)]
-        await self._publish_later(job, job.attempt, wait, wait, extra={**_turn_of(job), _PARKED_BEFORE: before + 1})
+        assert job.place is not None
+        extra = {**_turn_of(job), _PARKED_BEFORE: before + 1, _PARKED_FOR: "\n".join(job.place)}
+        await self._publish_later(job, job.attempt, wait, wait, extra=extra)
         settle(job.message)
 
     async def _settle(self, job: _Job, outcome: Outcome, settle: Settle) -> None:
@@ -491,7 +503,11 @@ def _read(message: Incoming) -> _Job | None:
     try:
         body = orjson.loads(message.body)
         attempt = int(message.headers.get(headers.ATTEMPT, 1))
-        return _Job(message, UUID(body["user_id"]), UUID(body["delivery_id"]), attempt)
+        job = _Job(message, UUID(body["user_id"]), UUID(body["delivery_id"]), attempt)
+        if (parked_for := message.headers.get(_PARKED_FOR)) is not None:
+            route, tenant, sender = parked_for.split("\n", 2)
+            job.place = (route, tenant, sender)
+        return job  # noqa: TRY300 - reads in one piece
     except (ValueError, KeyError, TypeError):
         return None
 
