@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import insert, select
 
 from notification_service.channels.keep import GRACE, keep_deliveries
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery, PlannedDelivery, Reach, make_delivery_id
+from notification_service.channels.queueing import mark_queued
 from notification_service.contacts.models import contacts
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
@@ -173,3 +176,23 @@ async def test_a_thousand_users_are_a_few_statements(database: Database) -> None
     ]
     assert len(await keep(database, *planned)) == 1000
     assert await keep(database) == []
+
+
+@pytest.mark.req("F12")
+async def test_marking_what_is_queued_waits_for_nobodys_rows(database: Database) -> None:
+    """Who waits for a row while holding others can end in a deadlock; what is locked, somebody else knows better."""
+    people = [await make_user(database, email=f"{name}@example.org") for name in ("ada", "ben")]
+    kept = await keep(database, *(plan(each) for each in people))
+    assert len(kept) == 2
+    queued = [(each, 1) for each in kept]
+    if not database.is_sqlite:
+        locked = select(deliveries).where(deliveries.c.id == kept[0].id).with_for_update()
+        async with database.write() as holding:
+            await holding.execute(locked)
+            async with asyncio.timeout(20), database.write() as connection:
+                await mark_queued(connection, queued, now=NOW)
+        states = {row.id: row.status for row in await read(database)}
+        assert states == {kept[0].id: DeliveryState.PENDING, kept[1].id: DeliveryState.QUEUED}
+    async with database.write() as connection:
+        await mark_queued(connection, queued, now=NOW)
+    assert {row.status for row in await read(database)} == {DeliveryState.QUEUED}
