@@ -244,7 +244,7 @@ async def has_begun(parts: Parts, caller: Person, key: str) -> bool:
                 " AND pg_locks.relation = 'notifications'::regclass AND held.locktype = 'advisory' AND held.granted"
             )
         )
-        return waiting.scalar_one() >= len(parts.acceptor._under_way._held)
+        return bool(waiting.scalar_one() >= len(parts.acceptor._under_way._held))
 
 
 @pytest.mark.req("I16")
