@@ -77,6 +77,7 @@ class _Stored:
     letters: list[DeadLetter] = field(default_factory=list)
     letter_ids: list[UUID] = field(default_factory=list)
     without_items: set[UUID] = field(default_factory=set)
+    suppressed: int = 0
 
 
 # Far beyond the longest: what is served in pieces is not the relay's.
@@ -140,6 +141,7 @@ class Pipeline:
         now = stored.now
         for notification in stored.routed:
             metrics.notifications_accepted.labels(notification.kind).inc()
+        metrics.duplicates_suppressed.inc(stored.suppressed)
         self._receipts.add([*accepted(stored.routed, now), *given_up(stored.letters, now)])
         return stored
 
@@ -171,6 +173,7 @@ class Pipeline:
         now = self._clock.now()
         stored = _Stored(now, letters=list(letters))
         fresh = await self._leave_out_known(connection, arrivals, asks_all=asks_first)
+        stored.suppressed = len(arrivals) - len(fresh)
         requests = [each.checked.request for each in fresh]
         catalogs = await load_catalogs(connection, self._catalog, requests, now, versions=known.versions)
         plans = await self._make_plans(
@@ -282,9 +285,7 @@ class Pipeline:
         fresh: dict[UUID, Arrival] = {}
         for arrival in arrivals:
             stage = stages.get(arrival.checked.id)
-            if arrival.checked.id in fresh or (stage is not None and stage.is_routed):
-                metrics.duplicates_suppressed.inc()
-            else:
+            if arrival.checked.id not in fresh and (stage is None or not stage.is_routed):
                 arrival.was_accepted = stage is not None
                 fresh[arrival.checked.id] = arrival
         return list(fresh.values())

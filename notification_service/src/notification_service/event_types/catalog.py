@@ -7,6 +7,7 @@ preferences are remembered by the same numbers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,8 @@ Version = tuple[int, int]
 """The tenant's own number, and that of what is built in."""
 
 _DEFAULTS: Final = Settings()
+
+_unsaved = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ class Catalog:
             if known is None or known.version != version:
                 self._known[tenant] = await _read(connection, tenant, version)
         return {tenant: self._known[tenant] for tenant in versions}
+
+    async def load_unsaved(self, connection: AsyncConnection, tenants: Collection[str]) -> dict[str, TenantCatalog]:
+        """The configuration as the transaction under way has changed it, under a version that no other has. It is not
+        remembered: were the transaction undone, the number it had raised could come again with another content.
+        """
+        return {tenant: await _read(connection, tenant, (-next(_unsaved), 0)) for tenant in tenants}
 
 
 _FIND_VERSIONS = RowsStatement(

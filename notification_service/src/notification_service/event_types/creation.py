@@ -45,7 +45,7 @@ async def load_catalogs(
         if known.settings.unknown_event_types == "create":
             await _create(connection, known, code, now)
             created.add(tenant)
-    return {**found, **await catalog.load(connection, created)} if created else found
+    return {**found, **await catalog.load_unsaved(connection, created)} if created else found
 
 
 async def _create(connection: AsyncConnection, catalog: TenantCatalog, code: str, now: datetime) -> None:
