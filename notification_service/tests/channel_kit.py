@@ -118,6 +118,11 @@ class HttpSink:
 
     async def _answer(self, reply: Reply, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(reply.seconds)
+        if reply.status == 204:  # has no body, and no length of one (RFC 9110, section 15.3.5)
+            writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+            await writer.drain()
+            self.answered += 1
+            return
         length = 10**9 if reply.endless or reply.drip else len(reply.body)
         extra = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
         writer.write(f"HTTP/1.1 {reply.status} X\r\nContent-Length: {length}\r\n{extra}\r\n".encode())
@@ -273,7 +278,12 @@ class Sending:
         )
         planned = [
             PlannedDelivery(
-                notification_id=notification.id, user_id=each, tenant=request.tenant, channel=channel, fallback=fallback
+                notification_id=notification.id,
+                user_id=each,
+                tenant=request.tenant,
+                sender=notification.sender.key,
+                channel=channel,
+                fallback=fallback,
             )
             for each in user_ids
         ]

@@ -21,7 +21,11 @@ amqp_consumers_alive = Gauge("amqp_consumers_alive", "Consumers it has.")
 amqp_reconnects = Counter("amqp_reconnects", "Connections to RabbitMQ opened again.", ["link"])
 notifications_accepted = Counter("notifications_accepted", "Notifications accepted.", ["source"])
 deliveries = Counter("deliveries", "Deliveries by outcome.", ["channel", "outcome"])
-deliveries_waiting = Gauge("deliveries_waiting", "Deliveries over outgoing channels that have not ended.", ["status"])
+deliveries_waiting = Gauge(
+    "deliveries_waiting",
+    "Deliveries over outgoing channels that have not ended; `held` ones wait for room in their channel's queue.",
+    ["status"],
+)
 delivery_attempts = Counter("delivery_attempts", "Attempts made on outgoing channels.", ["channel", "outcome"])
 delivery_seconds = Histogram("delivery_seconds", "Until a provider answered.", ["channel"], buckets=_LATENCY_S)
 breakers_open = Gauge("breakers_open", "Provider accounts and endpoints that are left alone now.", ["channel"])

@@ -9,12 +9,12 @@ import asyncio
 import sys
 from datetime import timedelta
 
-import httpx
 from channel_kit import Sending, running_channels
 
 from notification_service.channels import worker
 from notification_service.channels.apprise import channel as apprise
 from notification_service.channels.email import smtp
+from notification_service.channels.http import client as http_client
 from notification_service.db.engine import Database
 
 PATIENCE = timedelta(minutes=5)
@@ -26,9 +26,8 @@ def be_patient(sending: Sending) -> None:
     worker.ATTEMPT_LIMIT = PATIENCE  # type: ignore[misc]  # final elsewhere
     smtp._STEP_LIMIT = PATIENCE  # type: ignore[misc]
     apprise._READ_LIMIT_S = PATIENCE.total_seconds()  # type: ignore[misc]
-    client = sending.parts.http
-    client._limit_s = PATIENCE.total_seconds()
-    client._guarded.timeout = client._plain.timeout = httpx.Timeout(PATIENCE.total_seconds())
+    sending.parts.http._limit_s = PATIENCE.total_seconds()
+    http_client._POOL_LIMIT_S = PATIENCE.total_seconds()  # type: ignore[misc]
 
 
 async def main(database_url: str, amqp_url: str) -> None:

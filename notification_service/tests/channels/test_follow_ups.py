@@ -186,6 +186,31 @@ async def test_what_a_newer_web_push_has_replaced_is_left_to_it(
     assert len({seen.headers["topic"] for seen in web.seen}) == 1
 
 
+@pytest.mark.req("X-8")
+async def test_a_web_push_is_changed_by_another_one(
+    database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its own topic and tag, unless a newer one has them since."""
+    web.script = lambda _: Reply(201)
+    browser = Browser()
+    async with running_channels(database, amqp_url, monkeypatch, environment=VAPID, only="web_push") as sending:
+        assert "web_push" in sending.parts.reach.editing
+        user_id = await sending.make_user()
+        await sending.add_contact(user_id, "web_push", f"{web.url}/push", browser.keys)
+        older, newer = [await send_push(sending, web, user_id, browser, collapse_key="order-1") for _ in range(2)]
+        for row in (older, newer):
+            async with sending.database.write() as connection:
+                changed = update(notifications).where(notifications.c.id == row.notification_id)
+                await connection.execute(changed.values(title="It has arrived"))
+            await ask(sending, row.notification_id, FollowUp.EDIT)
+            done = await wait_until_done(sending, row.notification_id)
+            assert (done.status, done.error) == ("sent", None)
+    first, _, last = [browser.decrypt(seen.body) for seen in web.seen]
+    assert (last["title"], last["id"]) == ("It has arrived", str(newer.notification_id))
+    assert (last["kind"], last["tag"]) == (first["kind"], first["tag"])
+    assert len({seen.headers["topic"] for seen in web.seen}) == 1
+
+
 async def test_a_subscription_that_is_gone_needs_no_withdrawal(
     database: Database, amqp_url: str, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-import httpx
+import aiohttp
 import pytest
 from channel_kit import Reply, http_sink
 
@@ -143,6 +143,17 @@ async def test_a_name_that_points_inside_is_refused_when_saved_and_when_called()
 
 
 @pytest.mark.req("F07")
+async def test_no_socket_is_made_for_an_address_inside_however_the_url_was_read() -> None:
+    """The check of the URL left out, as if two parsers had seen two addresses in it."""
+    async with http_sink() as canary:
+        client = HttpClient(STRICT)
+        with pytest.raises(Refused):
+            await client._guarded.post(canary.url, data=b"x")
+        await client.close()
+        assert canary.connections == 0
+
+
+@pytest.mark.req("F07")
 async def test_the_address_that_was_checked_is_the_one_that_is_connected_to() -> None:
     """The name is resolved once: what a second question would be answered does not matter."""
     asked = 0
@@ -218,7 +229,7 @@ async def test_a_name_that_does_not_resolve_is_no_answer() -> None:
 
     client = HttpClient(STRICT, resolve=fail)
     await client.check("https://example.org/")
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(aiohttp.ClientConnectorError):
         await client.call("POST", "https://example.org/")
     await client.close()
 

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-import httpx
 import pytest
 import requests
 from channel_kit import HttpSink, Reply, Seen, Sending, http_sink, running_channels
@@ -348,7 +347,7 @@ async def test_a_service_of_apprise_that_does_not_answer(
 
 
 def test_what_part_of_a_service_took() -> None:
-    taken, refused = Answer(200, httpx.Headers(), b""), Answer(503, httpx.Headers(), b"")
+    taken, refused = Answer(200, {}, b""), Answer(503, {}, b"")
     now = datetime.now(UTC)
     assert classify_calls([], now=now).kind is FailureKind.UNKNOWN
     assert classify_calls([taken, refused], now=now).kind is FailureKind.UNKNOWN

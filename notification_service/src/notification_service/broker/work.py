@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 _FAILURE_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_FAILURE_PAUSE: Final = timedelta(seconds=5)
+_BATCHES_AT_ONCE: Final = 2
+"""Of one queue: what arrives while the database is asked about one batch need not wait for its answer."""
 _STOP: Final[Any] = (None, None)
 
 Settle = Callable[[Incoming], None]
@@ -72,6 +74,10 @@ class WorkConsumers:
         """Whether the broker delivers from every queue."""
         return self.link.is_ready and all(each.tag is not None for each in self._works)
 
+    def count_arrived(self, queue: str) -> int:
+        """Messages of this queue that are here and not yet handed over."""
+        return sum(each.arrived for each in self._works if each.work.queue == queue)
+
     def start(self) -> None:
         """Begin to consume."""
         self.link.start()
@@ -109,8 +115,14 @@ class _Consuming(TapBase):
         self._channel: Channel | None = None
         self._arrived: asyncio.Queue[tuple[Channel, Incoming]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._handing_over: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(_BATCHES_AT_ONCE)
         self._stopping = False
         self._to_acknowledge: list[int] = []
+
+    @property
+    def arrived(self) -> int:
+        return self._arrived.qsize()
 
     def start(self) -> None:
         self._task = keep_running(self._run, name=f"work-{self.work.queue}")
@@ -132,9 +144,10 @@ class _Consuming(TapBase):
         if self._channel is not None and self.tag is not None:
             with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
                 await self._channel.basic_cancel(self.tag, timeout=2)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*([self._task] if self._task is not None else []), *self._handing_over]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
                 await self.work.drain()
@@ -152,9 +165,19 @@ class _Consuming(TapBase):
 
     async def _run(self) -> None:
         while not self._stopping:
-            batch = await self._take_batch()
-            if batch:
-                await self._hand_over(batch)
+            await self._turns.acquire()
+            try:
+                batch = await self._take_batch()
+            except BaseException:
+                self._turns.release()
+                raise
+            task = asyncio.get_running_loop().create_task(self._hand_over(batch), name=f"hand-over-{self.work.queue}")
+            self._handing_over.add(task)
+            task.add_done_callback(self._on_handed_over)
+
+    def _on_handed_over(self, task: asyncio.Task[None]) -> None:
+        self._handing_over.discard(task)
+        self._turns.release()
 
     async def _take_batch(self) -> list[Incoming]:
         arrived = self._arrived
@@ -171,7 +194,7 @@ class _Consuming(TapBase):
         def settle(message: Incoming) -> None:
             self._settle(channel, message)
 
-        while not self._stopping and self._channel is channel:
+        while incoming and not self._stopping and self._channel is channel:
             try:
                 await self.work.handle(incoming, settle)
             except Exception as error:

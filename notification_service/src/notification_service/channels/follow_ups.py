@@ -201,15 +201,15 @@ class FollowUps:
         return _over(None)
 
     async def _call(self, channel: Channel, row: AnyRow, found: Loaded) -> bool:
-        address = address_of(found)
+        address, sent = address_of(found), await self._describe(row, found)
         if row.follow_up in (FollowUp.WITHDRAW, FollowUp.DISMISS):
-            return await channel.withdraw(await self._describe(row, found), address)
+            return await channel.withdraw(sent, address)
         if found.notification is None or found.user is None:
             return False
         rendered: Rendered | Unrenderable
         (rendered,) = await self._renderer.render([pending_of(found, row.attempts)])
         prepared = channel.prepare(message_of(found, rendered, self._links), address)
-        return await channel.edit(row.provider_message_id, prepared, address)
+        return await channel.edit(sent, prepared, address)
 
     async def _describe(self, row: AnyRow, found: Loaded) -> SentMessage:
         notification, delivery = found.notification, found.delivery

@@ -116,7 +116,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class SentMessage:
-    """Something that was sent before, and is to be taken back.
+    """Something that was sent before, and is to be taken back or changed.
 
     Attributes:
         provider_message_id: As the provider, or the channel itself, called it.
@@ -278,7 +278,7 @@ class Channel(ABC):
         """Take back what was sent; answers whether the provider could. Raises whatever goes wrong."""
         return False
 
-    async def edit(self, provider_message_id: str, prepared: Any, address: Address) -> bool:  # noqa: ARG002
+    async def edit(self, sent: SentMessage, prepared: Any, address: Address) -> bool:  # noqa: ARG002 - the interface
         """Put what was prepared now in the place of what was sent; as `withdraw`."""
         return False
 

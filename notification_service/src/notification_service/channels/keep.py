@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from sqlalchemy import select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
+from notification_service.channels.admission import make_share
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery, PlannedDelivery, Reach, make_delivery_id
 from notification_service.contacts.addresses import Reachable, find_targets
@@ -70,7 +71,8 @@ async def keep_deliveries(
         for each in waiting:
             records += _make_records(each, reachable, others, now)
         waiting = others
-    return await _insert(connection, records, now)
+    shares = {each.notification_id: make_share(each.tenant, each.sender) for each in planned}
+    return await _insert(connection, records, shares, now)
 
 
 def _make_records(
@@ -116,7 +118,9 @@ def _make_record(
     )
 
 
-async def _insert(connection: AsyncConnection, records: Sequence[tuple[Any, ...]], now: datetime) -> list[KeptDelivery]:
+async def _insert(
+    connection: AsyncConnection, records: Sequence[tuple[Any, ...]], shares: Mapping[UUID, str], now: datetime
+) -> list[KeptDelivery]:
     if not records:
         return []
     # One row each: two plans of one batch may fall back to the same channel.
@@ -127,12 +131,14 @@ async def _insert(connection: AsyncConnection, records: Sequence[tuple[Any, ...]
         insert_into(connection, deliveries)
         .from_select(list(_NAMES), select(*rows.c).where(true()))
         .on_conflict_do_nothing(index_elements=[columns.user_id, columns.id])
-        .returning(columns.id, columns.user_id, columns.channel, columns.status, columns.not_before)
+        .returning(
+            columns.id, columns.user_id, columns.channel, columns.notification_id, columns.status, columns.not_before
+        )
     )
     kept = []
     for row in await connection.execute(statement):
         if row.status == DeliveryState.SUPPRESSED:
             metrics.deliveries.labels(row.channel, row.status).inc()
         elif row.not_before is None or row.not_before <= now:
-            kept.append(KeptDelivery(row.id, row.user_id, row.channel))
+            kept.append(KeptDelivery(row.id, row.user_id, row.channel, shares[row.notification_id]))
     return kept

@@ -44,6 +44,8 @@ deliveries = Table(
     Column("follow_up_attempts", Integer, nullable=False, server_default="0"),
     # Whose share of the channel's rate limit it waits for (tenant and sender); null unless it does.
     Column("share", String(200)),
+    # Whose (tenant and sender), while it waits for room in its channel's queue.
+    Column("held_share", String(200)),
     Index("ix_deliveries_notification_id", "notification_id", "user_id"),
     Index("ix_deliveries_tenant_created_at", "tenant", "created_at", "id"),
     Index("ix_deliveries_provider_message_id", "channel", "provider_message_id"),
@@ -66,6 +68,16 @@ deliveries = Table(
         "next_attempt_at",
         postgresql_where=text("share IS NOT NULL"),
         sqlite_where=text("share IS NOT NULL"),
+    ),
+    Index(
+        "ix_deliveries_held_share",
+        "channel",
+        "tenant",
+        "held_share",
+        "created_at",
+        "id",
+        postgresql_where=text("held_share IS NOT NULL"),
+        sqlite_where=text("held_share IS NOT NULL"),
     ),
 )
 

@@ -22,6 +22,7 @@ class PlannedDelivery:
         rules: What was read to decide, for the trace.
         not_before: Held back until then.
         fallback: Channels to try instead, in order, when this one ends without success.
+        sender: Who asked for the notification, for turns between senders.
     """
 
     notification_id: UUID
@@ -33,15 +34,21 @@ class PlannedDelivery:
     rules: list[dict[str, Any]] = field(default_factory=list)
     not_before: datetime | None = None
     fallback: tuple[str, ...] = ()
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptDelivery:
-    """A delivery that was stored now and is to be published now."""
+    """A delivery that is stored and to be published now.
+
+    Attributes:
+        share: Whose it is (`admission.make_share`).
+    """
 
     id: UUID
     user_id: UUID
     channel: str
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True)

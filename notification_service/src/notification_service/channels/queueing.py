@@ -1,23 +1,40 @@
-"""Publishing deliveries to their work queues: right after the commit, and by the scheduler what a crash left or time
-brought.
+"""Publishing deliveries to their work queues: right after the commit, by the scheduler what a crash left or time
+brought, and by workers what waited for room.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Executable, FromClause, Integer, Uuid, and_, bindparam, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    FromClause,
+    Integer,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
 from notification_service.broker.publisher import Outcome, Outgoing, Publisher
+from notification_service.channels.admission import Admission, make_share
 from notification_service.channels.fairness import exchange_turns
+from notification_service.channels.holding import claim_held
 from notification_service.channels.models import deliveries
 from notification_service.channels.planned import KeptDelivery
 from notification_service.clock import Clock
@@ -69,8 +86,16 @@ def make_message(
     )
 
 
+Due = tuple[KeptDelivery, int, dict[str, Any]]
+"""A delivery to be published, the number of its attempt, and further headers."""
+
+
 class Queueing:
-    """Publishes deliveries and notes that they are queued."""
+    """Publishes deliveries and notes that they are queued, or that they wait for room.
+
+    Attributes:
+        held: Set when something was held back by this process: its own workers need not look for it.
+    """
 
     def __init__(
         self, database: Database, publisher: Publisher, clock: Clock, *, interval: timedelta = timedelta(seconds=1)
@@ -79,21 +104,30 @@ class Queueing:
         self._publisher = publisher
         self._clock = clock
         self._interval = interval
+        self._admission = Admission()
         self._measure_at = 0.0
+        self.held = asyncio.Event()
 
     async def publish(self, kept: Sequence[KeptDelivery]) -> None:
         """Publish new deliveries, after the commit. What is not confirmed is published by the sweep."""
-        if not kept:
-            return
-        outcomes = await self._publisher.publish_all([make_message(each, attempt=1) for each in kept])
-        queued = [(each, 1) for each, outcome in zip(kept, outcomes, strict=True) if outcome is Outcome.OK]
-        if not queued:
-            return
-        try:
-            async with self._database.write() as connection:
-                await mark_queued(connection, queued, now=self._clock.now())
-        except Unavailable:
-            log.warning("deliveries_not_marked", deliveries=len(queued))
+        if kept:
+            await self._publish_or_hold([(each, 1, {}) for each in kept])
+
+    async def release(self, channel: str, parts: Mapping[tuple[str, str], int]) -> int:
+        """Publish what waited for room; answers how many.
+
+        Args:
+            channel: Where there is room now.
+            parts: How many of each tenant and share, at least one.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        now = self._clock.now()
+        async with self._database.write() as connection:
+            claimed = await claim_held(connection, channel, parts, look_again=now + _HOLD)
+        await self._publish([(each, attempt, {}) for each, attempt in claimed], [])
+        return len(claimed)
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -122,26 +156,56 @@ class Queueing:
         async with self._database.write() as connection:
             await exchange_turns(connection, now=now)
             due = await claim_due(connection, now=now, hold=_HOLD, limit=_BATCH)
+        await self._publish_or_hold(due)
+        return len(due)
+
+    async def _publish_or_hold(self, due: Sequence[Due]) -> None:
+        """The first few of each share go, the rest of a flood waits. Whoever has waited for a turn goes in any case."""
+        going, held, now = [], [], self._clock.monotonic()
+        for one in due:
+            each, attempt, extra = one
+            if HAS_TURN in extra or self._admission.admit(each.channel, each.share, now):
+                going.append(one)
+            else:
+                held.append((each, attempt))
+        await self._publish(going, held)
+        if held:
+            self.held.set()
+
+    async def _publish(self, due: Sequence[Due], held: Sequence[tuple[KeptDelivery, int]]) -> None:
         messages = [make_message(each, attempt=attempt, **extra) for each, attempt, extra in due]
-        outcomes = await self._publisher.publish_all(messages)
+        outcomes = await self._publisher.publish_all(messages) if messages else []
         queued = [
             (each, attempt) for (each, attempt, _), outcome in zip(due, outcomes, strict=True) if outcome is Outcome.OK
         ]
-        if queued:
+        if not queued and not held:
+            return
+        try:
             async with self._database.write() as connection:
-                await mark_queued(connection, queued, now=now)
-        return len(due)
+                await mark_queued(connection, queued, now=self._clock.now())
+                await hold_back(connection, held, now=self._clock.now())
+        except Unavailable:
+            log.warning("deliveries_not_marked", deliveries=len(queued) + len(held))
 
 
 async def mark_queued(
     connection: AsyncConnection, queued: Collection[tuple[KeptDelivery, int]], *, now: datetime
 ) -> None:
     """Note that the broker has these, each with the number of its attempt; what a worker was faster with stays."""
-    records = sorted((each.user_id, each.id, attempt - 1) for each, attempt in queued)
-    await _MARK_QUEUED.execute(connection, records, now=now, look_again=now + LOOK_AGAIN)
+    if queued:
+        records = sorted((each.user_id, each.id, attempt - 1) for each, attempt in queued)
+        await _MARK_QUEUED.execute(connection, records, now=now, look_again=now + LOOK_AGAIN)
 
 
-def _build_mark_queued(_dialect_name: str, rows: FromClause) -> Executable:
+async def hold_back(connection: AsyncConnection, held: Collection[tuple[KeptDelivery, int]], *, now: datetime) -> None:
+    """Note that these wait for room, each with the number of its attempt; a worker that has room publishes them."""
+    if held:
+        records = sorted((each.user_id, each.id, attempt - 1, each.share) for each, attempt in held)
+        await _HOLD_BACK.execute(connection, records, now=now, look_again=now + LOOK_AGAIN)
+
+
+def _find_free(rows: FromClause) -> ColumnElement[bool]:
+    """The condition of those that are as they were when it was decided what becomes of them."""
     columns = deliveries.c
     # Without waiting for any: what is locked is being claimed, ended or changed by somebody who knows better. Whoever
     # waits here for a row while holding others could wait for ever (requirement F12: PostgreSQL found such deadlocks).
@@ -156,19 +220,34 @@ def _build_mark_queued(_dialect_name: str, rows: FromClause) -> Executable:
         )
         .with_for_update(of=deliveries, skip_locked=True)
     )
-    return (
+    return tuple_(columns.user_id, columns.id).in_(free)
+
+
+_MARK_QUEUED = RowsStatement(
+    {"user_id": Uuid(), "id": Uuid(), "before": Integer()},
+    lambda _, rows: (
         update(deliveries)
-        .where(tuple_(columns.user_id, columns.id).in_(free))
+        .where(_find_free(rows))
         .values(
             status=DeliveryState.QUEUED,
             reason=None,
             not_before=None,
             next_attempt_at=bindparam("look_again", type_=UtcDateTime()),
         )
+    ),
+)
+
+
+def _build_hold_back(_dialect_name: str, rows: FromClause) -> Executable:
+    columns = deliveries.c
+    return (
+        update(deliveries)
+        .where(columns.user_id == rows.c.user_id, columns.id == rows.c.id, _find_free(rows))
+        .values(held_share=rows.c.share, next_attempt_at=bindparam("look_again", type_=UtcDateTime()))
     )
 
 
-_MARK_QUEUED = RowsStatement({"user_id": Uuid(), "id": Uuid(), "before": Integer()}, _build_mark_queued)
+_HOLD_BACK = RowsStatement({"user_id": Uuid(), "id": Uuid(), "before": Integer(), "share": String()}, _build_hold_back)
 
 
 async def has_due(connection: AsyncConnection, *, now: datetime) -> bool:
@@ -178,9 +257,7 @@ async def has_due(connection: AsyncConnection, *, now: datetime) -> bool:
     return row.first() is not None
 
 
-async def claim_due(
-    connection: AsyncConnection, *, now: datetime, hold: timedelta, limit: int
-) -> list[tuple[KeptDelivery, int, dict[str, Any]]]:
+async def claim_due(connection: AsyncConnection, *, now: datetime, hold: timedelta, limit: int) -> list[Due]:
     """Take deliveries whose time has come, oldest first, with the number of their next attempt and further headers.
 
     Nobody else gets them for the time of `hold`.
@@ -196,12 +273,15 @@ async def claim_due(
     claimed = await connection.execute(
         update(deliveries)
         .where(tuple_(columns.user_id, columns.id).in_(due))
-        .values(next_attempt_at=now + hold, share=None)
-        .returning(columns.id, columns.user_id, columns.channel, columns.settled_attempts, columns.reason)
+        .values(next_attempt_at=now + hold, share=None, held_share=None)
+        .returning(
+            columns.id, columns.user_id, columns.channel, columns.tenant, columns.settled_attempts, columns.reason
+        )
     )
     return [
         (
-            KeptDelivery(row.id, row.user_id, row.channel),
+            # Who sent it is not asked: what time brings is shared out between tenants.
+            KeptDelivery(row.id, row.user_id, row.channel, make_share(row.tenant, "")),
             row.settled_attempts + 1,
             # It has waited for its turn: the rate limit has counted it already.
             {HAS_TURN: 1} if row.reason == Reason.THROTTLED else {},
@@ -212,14 +292,15 @@ async def claim_due(
 
 async def _measure(connection: AsyncConnection) -> None:
     columns = deliveries.c
+    state = case((columns.held_share.is_not(None), "held"), else_=columns.status)
     rows = await connection.execute(
-        select(columns.status, func.count().label("number"))
+        select(state.label("state"), func.count().label("number"))
         .where(columns.next_attempt_at.is_not(None))
-        .group_by(columns.status)
+        .group_by(state)
     )
-    waiting = {row.status: row.number for row in rows}
-    for status in (DeliveryState.PENDING, DeliveryState.QUEUED):
-        metrics.deliveries_waiting.labels(status).set(waiting.get(status, 0))
+    waiting = {row.state: row.number for row in rows}
+    for each in (DeliveryState.PENDING, DeliveryState.QUEUED, "held"):
+        metrics.deliveries_waiting.labels(each).set(waiting.get(each, 0))
 
 
 MAX_REPLAYS: Final = 10

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from notification_service.channels.admission import make_share
 from notification_service.clock import Clock
 from notification_service.rates import Rate, take_turn
 
@@ -119,7 +120,7 @@ class Asking:
     @property
     def share(self) -> str:
         """Who gets an equal part of the channel's limit when there is not enough for all."""
-        return f"{self.tenant}:{self.sender}"[:200]
+        return make_share(self.tenant, self.sender)
 
 
 @dataclass(frozen=True, slots=True)

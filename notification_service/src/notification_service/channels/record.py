@@ -115,6 +115,7 @@ def _build_claim_attempts(_dialect_name: str, rows: FromClause) -> Executable:
             last_attempt_at=bindparam("now", type_=UtcDateTime()),
             next_attempt_at=bindparam("look_again", type_=UtcDateTime()),
             share=None,
+            held_share=None,
         )
         .returning(columns.id)
     )
@@ -361,6 +362,7 @@ def _plan_fallback(each: Outcome) -> PlannedDelivery | None:
         notification_id=delivery.notification_id,
         user_id=delivery.user_id,
         tenant=delivery.tenant,
+        sender=each.loaded.notification.sender.key if each.loaded.notification is not None else "",
         channel=delivery.fallback[0],
         fallback=tuple(delivery.fallback[1:]),
         rules=[{"rule": "fallback", "value": delivery.channel, "source": "system"}],

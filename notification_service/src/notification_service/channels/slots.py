@@ -59,6 +59,11 @@ class RouteSlots:
         self._taken: dict[str, int] = {}
         self._lines: dict[str, _Line] = {}
 
+    @property
+    def most_of_one(self) -> int:
+        """How many of one sender may be sent and stand in line at one route."""
+        return self._per_route + self._per_sender
+
     def try_reserve(self, route: str, tenant: str = "", sender: str = "") -> Reservation | None:
         """A place, or None when the line is full."""
         taken = self._taken.get(route, 0)

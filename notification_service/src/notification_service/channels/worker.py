@@ -113,7 +113,11 @@ class _Begun:
 
 
 class ChannelWorker:
-    """Makes the attempts of one channel in this process."""
+    """Makes the attempts of one channel in this process.
+
+    Attributes:
+        most_at_once: Deliveries under way for which there is room.
+    """
 
     def __init__(self, channel: Channel, shared: Shared) -> None:
         self.channel = channel
@@ -121,8 +125,17 @@ class ChannelWorker:
         self._shared = shared
         self._slots = RouteSlots(channel.concurrency_per_route)
         self._at_once = asyncio.Semaphore(channel.concurrency)
+        # One account takes no more than its own part and the line before it; a channel of many endpoints all it can.
+        is_one_account = 2 * channel.concurrency_per_route >= channel.concurrency
+        self.most_at_once = min(channel.concurrency, self._slots.most_of_one) if is_one_account else channel.concurrency
         self._recorder: Batcher[Outcome, bool] = Batcher(self._record, max_batch=200, calls_at_once=1)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._beginning = 0
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries could be under way here; fewer than none while messages wait to be put back."""
+        return self.most_at_once - len(self._under_way) - self._beginning
 
     @property
     def work(self) -> Work:
@@ -142,6 +155,7 @@ class ChannelWorker:
         jobs = self._read_batch(batch, settle)
         if not jobs:
             return
+        self._beginning += len(jobs)
         try:
             # One transaction: SQLite has one writer, and the gate may write (what quiet hours hold goes into a digest).
             async with self._shared.database.write() as connection:
@@ -152,6 +166,8 @@ class ChannelWorker:
             for job in jobs:
                 _release(job)
             raise
+        finally:
+            self._beginning -= len(jobs)
         for job in begun.dropped:
             self._drop(job, settle)
         for job in begun.parked:
@@ -254,8 +270,7 @@ class ChannelWorker:
             )
         routes = self.channel.routes(address_of(loaded))
         job.route = routes[0]
-        sender = loaded.notification.sender
-        job.place = (job.route, loaded.delivery.tenant, str(sender.id or sender.name or ""))
+        job.place = (job.route, loaded.delivery.tenant, loaded.notification.sender.key)
         job.reservation = self._slots.try_reserve(*job.place)
         return Judgement(Step.PARK) if job.reservation is None else None
 
@@ -284,8 +299,7 @@ class ChannelWorker:
 
     def _ask_for_turn(self, job: _Job) -> Asking:
         assert job.loaded is not None
-        sender = job.loaded.notification.sender
-        return Asking(self.channel.name, job.route, job.loaded.delivery.tenant, str(sender.id or sender.name or ""))
+        return Asking(self.channel.name, job.route, job.loaded.delivery.tenant, job.loaded.notification.sender.key)
 
     async def _claim(self, connection: AsyncConnection, jobs: list[_Job]) -> set[UUID]:
         wanted = [

@@ -28,6 +28,7 @@ from notification_service.channels.queueing import Queueing
 from notification_service.channels.rates import MemoryTurns, RateLimits, RedisTurns
 from notification_service.channels.receipts import Receipts
 from notification_service.channels.registry import Registry
+from notification_service.channels.releasing import Outlet, Releasing
 from notification_service.channels.reporting import Reporting
 from notification_service.channels.telegram.channel import TelegramChannel
 from notification_service.clock import Clock
@@ -38,7 +39,7 @@ from notification_service.entrypoints.contact_port import ChannelDirectory
 from notification_service.errors import Unavailable
 from notification_service.rates import parse_rates
 from notification_service.settings import Settings
-from shared_contracts.topology import CHANNEL_POISON
+from shared_contracts.topology import CHANNEL_POISON, channel_queue
 
 if TYPE_CHECKING:
     from notification_service.channels.worker import ChannelWorker
@@ -183,6 +184,21 @@ class ChannelParts:
         return [ChannelWorker(channel, shared) for channel in self.registry if channel.is_configured]
 
     @cached_property
+    def releasing(self) -> Releasing:
+        """Publishing what waits for room."""
+        return Releasing(
+            self._database,
+            self.queueing,
+            self._clock,
+            outlets={
+                each.channel.name: Outlet(each.most_at_once, partial(self._find_room, each)) for each in self.workers
+            },
+        )
+
+    def _find_room(self, worker: ChannelWorker) -> int:
+        return worker.room - self.consumers.count_arrived(channel_queue(worker.channel.name).name)
+
+    @cached_property
     def board(self) -> BreakerBoard:
         """What this process's breakers are, for all to see."""
         return BreakerBoard(
@@ -247,6 +263,7 @@ class ChannelParts:
         self._beside = [
             keep_running(self.board.run, name="breaker-board"),
             keep_running(self.follow_ups.run, name="follow-ups"),
+            keep_running(self.releasing.run, name="release"),
         ]
 
     @property

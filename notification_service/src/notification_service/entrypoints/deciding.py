@@ -249,6 +249,7 @@ def _plan(
             notification_id=notification.id,
             user_id=delivery.user_id,
             tenant=notification.tenant,
+            sender=notification.sender.key,
             channel=str(delivery.channel),
             status=DeliveryState.SUPPRESSED if delivery.reason else DeliveryState.PENDING,
             reason=delivery.reason,

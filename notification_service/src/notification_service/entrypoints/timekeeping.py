@@ -314,6 +314,7 @@ class Timekeeper:
                         notification_id=notification.id,
                         user_id=row.user_id,
                         tenant=notification.tenant,
+                        sender=notification.sender.key,
                         channel=str(channel),
                         status=DeliveryState.SUPPRESSED if stops else DeliveryState.PENDING,
                         reason=stops,

@@ -24,6 +24,11 @@ class Sender:
     id: UUID | None = None
     name: str | None = None
 
+    @property
+    def key(self) -> str:
+        """What senders of one tenant are told apart by."""
+        return str(self.id or self.name or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import wraps
 from typing import Any, Final
 
-import httpx
 import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
@@ -59,7 +58,9 @@ def _watch(send: Any) -> Any:
                 calls.append(error)
             raise
         if calls is not None:
-            calls.append(Answer(response.status_code, httpx.Headers(dict(response.headers)), b""))
+            calls.append(
+                Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, b"")
+            )
         return response
 
     return watched

@@ -48,8 +48,8 @@ class DiscordChannel(HttpChannel):
         return True
 
     @override
-    async def edit(self, provider_message_id: str, prepared: Call, address: Address) -> bool:
-        target = _message_url(address, provider_message_id)
+    async def edit(self, sent: SentMessage, prepared: Call, address: Address) -> bool:
+        target = _message_url(address, sent.provider_message_id)
         answer = await self.tools.http.call("PATCH", target, content=prepared.content, headers=prepared.headers)
         if answer.status == 404:
             return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import aiohttp
 import httpx
 import orjson
 from typing_extensions import override
@@ -103,13 +104,13 @@ def classify_http_error(error: Exception, *, now: datetime, gone: frozenset[int]
             return _classify_status(answer, now, gone)
         case Refused():
             return Failure(FailureKind.PERMANENT, Reason.PROVIDER_REJECTED, f"the address {error}")
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             detail = f"the connection could not be made ({type(error).__name__})"
             return Failure(FailureKind.TEMPORARY, Reason.PROVIDER_UNAVAILABLE, detail, blames_provider=True)
-        case TimeoutError() | httpx.TimeoutException():
+        case TimeoutError():
             detail = "no complete answer in time"
             return Failure(FailureKind.UNKNOWN, Reason.PROVIDER_UNAVAILABLE, detail, blames_provider=True)
-        case httpx.TransportError():
+        case aiohttp.ClientError() | OSError():
             detail = f"the connection was lost ({type(error).__name__})"
             return Failure(FailureKind.UNKNOWN, Reason.PROVIDER_UNAVAILABLE, detail, blames_provider=True)
     return Failure(FailureKind.PERMANENT, Reason.PROVIDER_REJECTED, f"{type(error).__name__}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Final
 
-import httpcore
-import httpx
+import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
+from yarl import URL
 
-from notification_service.channels.http.guard import Policy, Refused, check_resolved, check_url
+from notification_service.channels.http.guard import Policy, check_resolved, check_url
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 """More of an answer is not read; the connection is thrown away. Its status counts all the same."""
@@ -23,6 +25,7 @@ TOTAL_LIMIT: Final = timedelta(seconds=10)
 """For one call, from resolving the name to the last byte: a server that drips one byte a second is cut off."""
 
 _CONNECT_LIMIT_S: Final = 5.0
+_POOL_LIMIT_S: Final = 9.0  # below the total: then it is known that nothing was sent
 _MAX_CONNECTIONS: Final = 512
 _KEEPALIVE_S: Final = 30.0
 
@@ -31,10 +34,10 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """What came back; the names of its headers are in lower case."""
 
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
@@ -60,9 +63,6 @@ class HttpClient:
         self.policy = policy
         self._limit_s = limit.total_seconds()
         self._resolve = resolve or resolve_name
-        context = ssl.create_default_context()
-        self._guarded = _make_client(context, _GuardedBackend(policy, self._resolve))
-        self._plain = _make_client(context, None)
 
     async def check(self, url: str) -> None:
         """Check an address before it is saved. A name that does not resolve now passes: it is checked at every call.
@@ -86,10 +86,9 @@ class HttpClient:
         Raises:
             Refused: It may not be called; nothing was sent.
             TimeoutError: Not answered in time.
-            httpx.TransportError: The connection failed.
+            aiohttp.ClientError: The connection could not be made (`ClientConnectorError`), or was lost.
         """
-        check_url(url, self.policy)
-        return await self._call(self._guarded, method, url, content, headers)
+        return await self._call(self._guarded, method, str(check_url(url, self.policy)), content, headers)
 
     async def call_provider(
         self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -99,30 +98,58 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._guarded.aclose()
-        await self._plain.aclose()
+        for name in ("_guarded", "_plain"):
+            if name in self.__dict__:
+                await self.__dict__[name].close()
+
+    # Made when they are first used, in the loop they belong to.
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    @cached_property
+    def _guarded(self) -> aiohttp.ClientSession:
+        return _make_session(
+            aiohttp.TCPConnector(
+                ssl=self._tls,
+                limit=_MAX_CONNECTIONS,
+                keepalive_timeout=_KEEPALIVE_S,
+                use_dns_cache=False,
+                resolver=_GuardedResolver(self.policy, self._resolve),
+                socket_factory=_GuardedSockets(self.policy),
+            )
+        )
+
+    @cached_property
+    def _plain(self) -> aiohttp.ClientSession:
+        return _make_session(
+            aiohttp.TCPConnector(ssl=self._tls, limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEPALIVE_S)
+        )
 
     async def _call(
         self,
-        client: httpx.AsyncClient,
+        session: aiohttp.ClientSession,
         method: str,
         url: str,
         content: bytes | None,
         headers: Mapping[str, str] | None,
     ) -> Answer:
-        async with asyncio.timeout(self._limit_s):
-            request = client.build_request(method, url, content=content, headers=headers)
-            response = await client.send(request, stream=True)
-            try:
-                body = bytearray()
-                # Raw: a compressed answer must not grow beyond the limit in memory.
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) >= MAX_RESPONSE_BYTES:
-                        break
-                return Answer(response.status_code, response.headers, bytes(body[:MAX_RESPONSE_BYTES]))
-            finally:
-                await response.aclose()
+        async with (
+            asyncio.timeout(self._limit_s),
+            session.request(
+                method, URL(url, encoded=True), data=content, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) >= MAX_RESPONSE_BYTES:
+                    # What follows is not waited for.
+                    response.close()
+                    break
+            names = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, names, bytes(body[:MAX_RESPONSE_BYTES]))
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
@@ -131,64 +158,64 @@ async def resolve_name(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class _GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Resolves a name, checks every answer, and connects to what was checked: a second answer is never asked for.
+class _GuardedResolver(AbstractResolver):
+    """Resolves a name and checks every answer: what was checked is connected to, and no second answer is asked for.
 
-    The certificate is still checked against the name, which httpcore passes on by itself.
+    The certificate is still checked against the name.
     """
 
     def __init__(self, policy: Policy, resolve: Resolve) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._backend = httpcore.AnyIOBackend()
 
     @override
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         try:
             addresses = await self._resolve(host, port)
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError("the name does not resolve") from error
+        except UnicodeError as error:
+            raise OSError("the name cannot be resolved") from error
         check_resolved(addresses, self._policy)
-        failure: Exception | None = None
-        for address in addresses[:4]:
-            try:
-                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure or httpcore.ConnectError("no address")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses[:4]
+        ]
 
     @override
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        raise Refused("must not be a socket file")
-
-    @override
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
-def _make_client(context: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend | None) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
-    # httpx offers no way to pass httpcore's network backend on; the pool is made here the way httpx makes it.
-    transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001
-        ssl_context=context,
-        max_connections=_MAX_CONNECTIONS,
-        max_keepalive_connections=_MAX_CONNECTIONS // 2,
-        keepalive_expiry=_KEEPALIVE_S,
-        network_backend=backend,
-    )
-    return httpx.AsyncClient(
-        transport=transport,
+class _GuardedSockets:
+    """Makes a socket for an address that may be connected to, and for no other: however it was written in the URL, and
+    whatever two parsers of URLs may see in it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def __call__(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        check_resolved([str(address[0])], self._policy)
+        return socket.socket(family, kind, protocol)
+
+
+def _make_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
         trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(TOTAL_LIMIT.total_seconds(), connect=_CONNECT_LIMIT_S),
+        # A compressed answer must not grow beyond the limit in memory; no cookie of one call comes with the next.
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, connect=_POOL_LIMIT_S, sock_connect=_CONNECT_LIMIT_S),
         headers={"User-Agent": "Herald", "Accept-Encoding": "identity"},
+        skip_auto_headers=("Content-Type",),
     )

@@ -108,8 +108,8 @@ class TelegramChannel(Channel):
         return True
 
     @override
-    async def edit(self, provider_message_id: str, prepared: Call, address: Address) -> bool:
-        chat_id, _, message_id = provider_message_id.partition(":")
+    async def edit(self, sent: SentMessage, prepared: Call, address: Address) -> bool:
+        chat_id, _, message_id = sent.provider_message_id.partition(":")
         body = {**orjson.loads(prepared.content), "chat_id": int(chat_id), "message_id": int(message_id)}
         body.pop("disable_notification", None)
         try:

@@ -139,6 +139,13 @@ class WebPushChannel(HttpChannel):
         await self.call(self._make_call(orjson.dumps(over), address, topic, sent.expires_at, "normal"))
         return True
 
+    @override
+    async def edit(self, sent: SentMessage, prepared: Call, address: Address) -> bool:
+        """Push it again: under the same topic and tag it takes the place of the first, which waits or is shown."""
+        if not sent.is_replaced:
+            await self.call(prepared)
+        return True
+
     def _make_call(
         self, payload: bytes, address: Address, topic: str, expires_at: datetime | None, urgency: str
     ) -> Call:
