@@ -195,7 +195,7 @@ async def test_workers_ended_while_they_process(stack: Stack, rest: Rest) -> Non
         codes.append(stack.stop(name))
         stack.start(name)
 
-    await run_ledger(stack, tenancy, fault, messages=120, rounds=2, name="worker-stopped", checks_quiet=False)
+    await run_ledger(stack, rest, tenancy, fault, messages=120, rounds=2, name="worker-stopped", checks_quiet=False)
     assert codes == [0, 0]
     after = (await rest.notify("GET", "/api/v1/dead-letters?limit=200", token=admin.access)).json()["items"]
     assert json.dumps(after) == json.dumps(before)

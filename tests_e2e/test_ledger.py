@@ -153,6 +153,7 @@ async def test_a_fault_loses_nothing_and_shows_nothing_twice(
     try:
         await run_ledger(
             stack,
+            rest,
             tenancy,
             make_fault(stack),
             messages=MESSAGES,

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.people import Person, Tenancy
+import httpx
+
+from harness.people import Person, Rest, Tenancy
 from harness.quiet import Quiet
 from harness.stack import Stack
 from harness.stubborn import AmqpPublisher, Publisher, RestPublisher, StubbornDevice
@@ -21,6 +23,7 @@ from harness.waiting import eventually
 
 _PUBLISHERS = 8
 _ROUND_S = 1.5
+_RENEW_S = 600.0
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Ledger:
 
 async def run_ledger(
     stack: Stack,
+    rest: Rest,
     tenancy: Tenancy,
     fault: Callable[[], object] | None,
     *,
@@ -115,6 +119,7 @@ async def run_ledger(
         for number in range(min(_PUBLISHERS, len(tenancy.people)))
     ]
     ledger.over_rest = {person.id for person in tenancy.people[:: len(publishers)]}
+    renewing = asyncio.create_task(_renew_tokens(rest, tenancy))
     try:
         async with asyncio.timeout(120):
             await asyncio.gather(*(device.ready.wait() for device in ledger.devices))
@@ -127,11 +132,26 @@ async def run_ledger(
         if checks_quiet:
             await quiet.check()
     finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
         await asyncio.gather(*(device.stop() for device in ledger.devices), *(each.close() for each in publishers))
         _tell(name, ledger, rounds, quiet)
     ledger.check()
     assert ledger.acknowledged == messages
     return ledger
+
+
+async def _renew_tokens(rest: Rest, tenancy: Tenancy) -> None:
+    """A long run outlasts access tokens: sockets are closed when theirs ends, and devices come back with the next."""
+    while True:
+        await asyncio.sleep(_RENEW_S)
+        while True:
+            try:
+                await rest.renew_tokens(tenancy)
+            except (AssertionError, httpx.HTTPError):
+                await asyncio.sleep(5)  # the database is away, for example
+            else:
+                break
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class Tenancy:
     slug: str
     people: list[Person]
     service_token: str
+    client_id: str
+    client_secret: str
 
 
 class Rest:
@@ -94,8 +96,16 @@ class Rest:
         body = {"name": slug, "scopes": scopes}
         made = await self.auth("POST", "/api/v1/service-accounts", token=admin.access, json=body)
         assert made.status_code == 201, made.text
-        token = await self._service_token(made.json()["client_id"], made.json()["client_secret"])
-        return Tenancy(slug, await self._make_people(count, admin.access, token), token)
+        client_id, secret = made.json()["client_id"], made.json()["client_secret"]
+        token = await self._service_token(client_id, secret)
+        return Tenancy(slug, await self._make_people(count, admin.access, token), token, client_id, secret)
+
+    async def renew_tokens(self, tenancy: Tenancy) -> None:
+        """Fresh tokens for everybody, as an application gets them before the old ones end."""
+        tenancy.service_token = await self._service_token(tenancy.client_id, tenancy.client_secret)
+        tokens = await self._issue_tokens([each.id for each in tenancy.people], tenancy.service_token)
+        for person, token in zip(tenancy.people, tokens, strict=True):
+            person.access = token
 
     async def _service_token(self, client_id: str, secret: str) -> str:
         body = {"client_id": client_id, "client_secret": secret}

@@ -62,19 +62,21 @@ def _notification(*names: str) -> tuple[str, ...]:
 
 _CHANNELS = _notification("broker", "channels", "contacts", "dead_letters")
 _ENGINE = _notification("db", "dispatch", "engine")
+_FUZZ = _notification("rest/test_fuzz.py")
 # The longest first: what is left at the end is then short, and those that run side by side end together. The end-to-end
 # suites wait more than they work, each on a broker of its own.
 SUITES = (
+    Suite("notification-channels", _CHANNELS, on_own_services=True),
     Suite("e2e-postgresql", ("tests_e2e",), {"HERALD_E2E_DATABASES": "postgresql"}),
     Suite("e2e-sqlite", ("tests_e2e",), {"HERALD_E2E_DATABASES": "sqlite"}),
-    Suite("notification-channels", _CHANNELS, on_own_services=True),
-    Suite("notification-engine", _ENGINE, on_own_services=True),
     Suite(
         "notification-rest",
         ("notification_service/tests",),
-        options=tuple(f"--ignore={path}" for path in (*_CHANNELS, *_ENGINE)),
+        options=tuple(f"--ignore={path}" for path in (*_CHANNELS, *_ENGINE, *_FUZZ)),
         on_own_services=True,
     ),
+    Suite("notification-engine", _ENGINE, on_own_services=True),
+    Suite("notification-fuzz", _FUZZ),
     Suite("auth-postgresql", ("auth_service/tests",), on_postgres="AUTH_DATABASE_URL"),
     Suite("contracts", ("shared_contracts/tests", "deploy/local/tests")),
     Suite("auth-sqlite", ("auth_service/tests",)),
@@ -280,7 +282,11 @@ def look_again(runs: list[Run], services: dict[str, str], pytest_arguments: list
 def choose(names: list[str] | None) -> list[Suite]:
     """The suites of these names; `e2e` means all that begin with `e2e-`. None: every suite that has tests."""
     chosen = [suite for suite in SUITES if not names or suite.name in names or suite.family in names]
-    return [suite for suite in chosen if any(any((ROOT / path).glob("**/test_*.py")) for path in suite.paths)]
+    return [suite for suite in chosen if any(_has_tests(ROOT / path) for path in suite.paths)]
+
+
+def _has_tests(path: Path) -> bool:
+    return path.is_file() or any(path.glob("**/test_*.py"))
 
 
 def main() -> None:
