@@ -123,7 +123,7 @@ async def test_the_upgrade_is_answered_and_the_request_forgotten() -> None:
     connection, wire = connect(Node())
     assert wire.written.startswith(b"HTTP/1.1 101")
     assert b'"type":"welcome"' in wire.written
-    assert connection._upgrade is None
+    assert connection._decision is None
 
 
 async def test_frames_in_one_segment_and_in_many_are_the_same() -> None:

@@ -1,8 +1,8 @@
 """One WebSocket: the I/O shell around a session, hosted by uvicorn as its WebSocket protocol class.
 
 No task, queue or timer per connection: the event loop calls in with bytes, the session answers with effects, frames are
-written to the transport at once. Handshake and incoming frames are read by the sans-I/O protocol of `websockets`
-(docs/decisions/0009).
+written to the transport at once. What is usual is read by `fast_upgrade` and `fast_frames`, the rest of handshakes and
+incoming frames by the sans-I/O protocol of `websockets` (docs/decisions/0009, 0061, 0078).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing_extensions import override
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import Protocol
+from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 
 from notification_service import metrics
 from notification_service.gateway.client import PAUSE_BYTES, Client
 from notification_service.gateway.fast_frames import take_texts, wire_size
+from notification_service.gateway.fast_upgrade import PlainUpgrade, read_plain_upgrade
 from notification_service.gateway.handshake import Refusal, Upgrade, read_upgrade
 from notification_service.gateway.session import Phase
 from notification_service.gateway.wire import encode_ping, encode_text
@@ -58,17 +59,14 @@ class Connection(asyncio.Protocol, Client):
         self._siblings: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._protocol = ServerProtocol(
-            select_subprotocol=lambda _protocol, _offered: self._find_subprotocol(),
-            max_size=self.node.settings.max_frame_bytes,
-            logger=_QUIET,
-        )
+        # Made with the first bytes.
+        self._protocol: ServerProtocol = cast("ServerProtocol", None)
         # Bytes given to the library beyond the frames it has answered; 0: it stands where a frame begins.
         self._library_owes = 0
         self._is_upgraded = False
         self._fragments: list[bytes] = []
         self._fragments_are_text = True
-        self._upgrade: Upgrade | None = None
+        self._decision: Upgrade | Refusal | None = None
         self._is_closing = False
         self._is_lost = False
         self._is_paused = False
@@ -105,6 +103,8 @@ class Connection(asyncio.Protocol, Client):
             if taken == len(data):
                 return
             data = data[taken:]
+        if self._protocol is None and self._begin(data):
+            return
         self._library_owes += len(data)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
@@ -152,41 +152,76 @@ class Connection(asyncio.Protocol, Client):
 
     # --- the upgrade ----------------------------------------------------------------------------------------------
 
+    def _begin(self, data: bytes) -> bool:
+        """Answer a usual request; false: the library is to read it, in order to refuse it for example."""
+        if (plain := read_plain_upgrade(data)) is not None and self._take_plain(plain):
+            return True
+        self._protocol = self._make_protocol(State.CONNECTING)
+        return False
+
+    def _take_plain(self, plain: PlainUpgrade) -> bool:
+        self._decision = self._decide(
+            plain.target,
+            user_agent=plain.headers.get("user-agent"),
+            origins=plain.find("origin"),
+            authorization=plain.find("authorization"),
+            offered_subprotocols=plain.offered_subprotocols,
+        )
+        if isinstance(self._decision, Refusal):
+            return False
+        self._protocol = self._make_protocol(State.OPEN)
+        self._transport.write(plain.make_response(self._decision.subprotocol))
+        self._open(self._decision)
+        return True
+
     def _on_request(self, request: Request) -> None:
         headers = request.headers
-        self.user_agent = (headers.get("User-Agent") or "")[:200] or None
         offered = [name.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",")]
-        decision = read_upgrade(
+        decision = self._decision = self._decision or self._decide(
             request.path,
+            user_agent=headers.get("User-Agent"),
             origins=headers.get_all("Origin"),
             authorization=headers.get_all("Authorization"),
             offered_subprotocols=offered,
-            rule=self.node.origin_rule,
         )
-        if isinstance(decision, Upgrade) and (problem := self.node.admit()) is not None:
-            decision = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, problem)
         if isinstance(decision, Refusal):
             self._refuse(decision)
             return
-        self._upgrade = decision
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
+        self._write_protocol_output()
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._write_protocol_output()
             self._transport.close()
             return
-        self._write_protocol_output()
+        self._free_request()
+        self._open(decision)
+
+    def _decide(self, target: str, *, user_agent: str | None, **others: Any) -> Upgrade | Refusal:
+        self.user_agent = (user_agent or "")[:200] or None
+        decision = read_upgrade(target, **others, rule=self.node.origin_rule)
+        if isinstance(decision, Upgrade) and (problem := self.node.admit()) is not None:
+            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, problem)
+        return decision
+
+    def _open(self, decision: Upgrade) -> None:
+        self._decision = None
         self._is_upgraded = True
-        self._forget_request()
         self.connected_at = self.node.clock.now()
         self.node.on_opened(self)
         self.ticket = decision.ticket
         if decision.hello is not None:
             self.run(self.session.identify(decision.hello))
 
-    def _forget_request(self) -> None:
+    def _make_protocol(self, state: State) -> ServerProtocol:
+        return ServerProtocol(
+            select_subprotocol=None if state is State.OPEN else lambda _protocol, _offered: self._find_subprotocol(),
+            state=state,
+            max_size=self.node.settings.max_frame_bytes,
+            logger=_QUIET,
+        )
+
+    def _free_request(self) -> None:
         """Free what the upgrade needed: 4 KB per connection. The library's parser holds the request in a variable."""
-        self._upgrade = None
         if self._library_owes == 0:
             self._protocol.parser = Protocol.parse(self._protocol)
             next(self._protocol.parser)
@@ -207,7 +242,7 @@ class Connection(asyncio.Protocol, Client):
         self._transport.close()
 
     def _find_subprotocol(self) -> Any:
-        return self._upgrade.subprotocol if self._upgrade else None
+        return self._decision.subprotocol if isinstance(self._decision, Upgrade) else None
 
     # --- incoming frames ------------------------------------------------------------------------------------------
 
