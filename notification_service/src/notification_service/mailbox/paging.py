@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from notification_service.notifications.frames import (
@@ -47,8 +47,7 @@ class Head:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A frame in waiting; `entry` None where nothing is shown and only the number is completed."""
 
     number: int
@@ -118,6 +117,8 @@ class _Merger:
 def _complete_up_to(changes: Sequence[Any], wanted: Wanted) -> int | None:
     """The number up to which nothing was cut off; None when nothing was."""
     limits = {"new": wanted.limit + 1, "changed": CHANGE_LIMIT, "broadcast_state": CHANGE_LIMIT, "mark": CHANGE_LIMIT}
+    if len(changes) < min(limits.values()):
+        return None
     bounds = []
     for part, limit in limits.items():
         numbers = [_number(row) for row in changes if row.part == part]
