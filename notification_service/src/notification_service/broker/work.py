@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 _FAILURE_PAUSE: Final = timedelta(milliseconds=500)
 _LONGEST_FAILURE_PAUSE: Final = timedelta(seconds=5)
-_BATCHES_AT_ONCE: Final = 2
+_BATCHES_AT_ONCE: Final = 4
 """Of one queue: what arrives while the database is asked about one batch need not wait for its answer."""
 _STOP: Final[Any] = (None, None)
 

@@ -83,13 +83,13 @@ async def find_next_shares(connection: AsyncConnection, channel: str, after: Map
 async def claim_held(
     connection: AsyncConnection, channel: str, parts: Mapping[tuple[str, str], int], *, look_again: datetime
 ) -> list[tuple[KeptDelivery, int]]:
-    """Take the oldest of each share, with the number of their next attempt; they wait no longer.
+    """Take the oldest of each share, to be published at once, with the number of their next attempt.
 
     Args:
         connection: In a write transaction.
         channel: Which.
         parts: How many of each tenant and share.
-        look_again: When the sweep publishes them, should nobody have done so by then.
+        look_again: When the sweep publishes them again, should no worker have begun by then.
     """
     columns = deliveries.c
     oldest = [
@@ -121,13 +121,16 @@ def _build_claim(_dialect_name: str, rows: FromClause) -> Executable:
         .with_for_update(of=deliveries, skip_locked=True)
     )
     # What was recalled meanwhile has ended, and only leaves the line.
-    look_again = case(
-        (columns.status.in_(_WAITING), bindparam("look_again", type_=UtcDateTime())), else_=columns.next_attempt_at
-    )
+    is_waiting = columns.status.in_(_WAITING)
+    look_again = case((is_waiting, bindparam("look_again", type_=UtcDateTime())), else_=columns.next_attempt_at)
     return (
         update(deliveries)
         .where(tuple_(columns.user_id, columns.id).in_(free))
-        .values(held_share=None, next_attempt_at=look_again)
+        .values(
+            held_share=None,
+            status=case((is_waiting, DeliveryState.QUEUED), else_=columns.status),
+            next_attempt_at=look_again,
+        )
         .returning(columns.id, columns.user_id, columns.channel, columns.status, columns.settled_attempts)
     )
 

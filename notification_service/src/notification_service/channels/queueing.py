@@ -57,6 +57,8 @@ HAS_TURN: Final = "x-herald-has-turn"
 """Header of a delivery that a rate limit has counted and held back: its turn has come."""
 
 _HOLD: Final = timedelta(seconds=30)
+_RELEASE_GRACE: Final = timedelta(minutes=2)
+"""From a release until the sweep publishes what no worker has begun: RabbitMQ was away, or the process died."""
 _BATCH: Final = 500
 _MEASURE_INTERVAL_S: Final = 15.0
 _attempts = itertools.count()
@@ -123,10 +125,11 @@ class Queueing:
         Raises:
             Unavailable: The database does not answer.
         """
-        now = self._clock.now()
+        look_again = self._clock.now() + _RELEASE_GRACE
         async with self._database.write() as connection:
-            claimed = await claim_held(connection, channel, parts, look_again=now + _HOLD)
-        await self._publish([(each, attempt, {}) for each, attempt in claimed], [])
+            claimed = await claim_held(connection, channel, parts, look_again=look_again)
+        if claimed:
+            await self._publisher.publish_all([make_message(each, attempt=attempt) for each, attempt in claimed])
         return len(claimed)
 
     async def run(self) -> None:
@@ -204,30 +207,35 @@ async def hold_back(connection: AsyncConnection, held: Collection[tuple[KeptDeli
         await _HOLD_BACK.execute(connection, records, now=now, look_again=now + LOOK_AGAIN)
 
 
-def _find_free(rows: FromClause) -> ColumnElement[bool]:
+def _is_unchanged(rows: FromClause) -> ColumnElement[bool]:
     """The condition of those that are as they were when it was decided what becomes of them."""
     columns = deliveries.c
-    # Without waiting for any: what is locked is being claimed, ended or changed by somebody who knows better. Whoever
-    # waits here for a row while holding others could wait for ever (requirement F12: PostgreSQL found such deadlocks).
-    free = (
-        select(columns.user_id, columns.id)
-        .join(rows, and_(columns.user_id == rows.c.user_id, columns.id == rows.c.id))
-        .where(
-            columns.status.in_((DeliveryState.PENDING, DeliveryState.QUEUED)),
-            columns.attempts == rows.c.before,
-            columns.settled_attempts == rows.c.before,
-            (columns.not_before.is_(None)) | (columns.not_before <= bindparam("now", type_=UtcDateTime())),
-        )
-        .with_for_update(of=deliveries, skip_locked=True)
+    return and_(
+        columns.user_id == rows.c.user_id,
+        columns.id == rows.c.id,
+        columns.status.in_((DeliveryState.PENDING, DeliveryState.QUEUED)),
+        columns.attempts == rows.c.before,
+        columns.settled_attempts == rows.c.before,
+        (columns.not_before.is_(None)) | (columns.not_before <= bindparam("now", type_=UtcDateTime())),
     )
-    return tuple_(columns.user_id, columns.id).in_(free)
+
+
+def _is_free(rows: FromClause) -> ColumnElement[bool]:
+    """The same, without waiting for any: what is locked is being claimed, ended or changed by one who knows better.
+
+    Whoever waits here for a row while holding others could wait for ever (requirement F12: PostgreSQL found such
+    deadlocks).
+    """
+    columns = deliveries.c
+    free = select(columns.user_id, columns.id).join(rows, _is_unchanged(rows))
+    return tuple_(columns.user_id, columns.id).in_(free.with_for_update(of=deliveries, skip_locked=True))
 
 
 _MARK_QUEUED = RowsStatement(
     {"user_id": Uuid(), "id": Uuid(), "before": Integer()},
     lambda _, rows: (
         update(deliveries)
-        .where(_find_free(rows))
+        .where(_is_free(rows))
         .values(
             status=DeliveryState.QUEUED,
             reason=None,
@@ -238,11 +246,14 @@ _MARK_QUEUED = RowsStatement(
 )
 
 
-def _build_hold_back(_dialect_name: str, rows: FromClause) -> Executable:
+def _build_hold_back(dialect_name: str, rows: FromClause) -> Executable:
     columns = deliveries.c
+    is_its = and_(columns.user_id == rows.c.user_id, columns.id == rows.c.id)
+    # SQLite has no locks of rows, and would go through all the rows once for each.
+    condition = _is_unchanged(rows) if dialect_name == "sqlite" else and_(is_its, _is_free(rows))
     return (
         update(deliveries)
-        .where(columns.user_id == rows.c.user_id, columns.id == rows.c.id, _find_free(rows))
+        .where(condition)
         .values(held_share=rows.c.share, next_attempt_at=bindparam("look_again", type_=UtcDateTime()))
     )
 

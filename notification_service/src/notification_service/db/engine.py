@@ -51,6 +51,8 @@ class Database:
         )
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._unit_limit_s = None if self.is_sqlite else unit_limit_s
+        self._timeout_s = timeout.total_seconds()
+        self._writer = asyncio.Lock() if self.is_sqlite else None
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -61,11 +63,29 @@ class Database:
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits when the block ends, and rolls back when it raises."""
-        async with self._connect() as connection:
+        async with self._take_turn(), self._connect() as connection:
             # SQLite: take the write lock at the start. Taking it later fails at once if another wrote in between.
             connection = await connection.execution_options(**{_WRITE_OPTION: True})  # noqa: PLW2901 - same object
             async with connection.begin():
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _take_turn(self) -> AsyncIterator[None]:
+        """Writers of one process come in order on SQLite, which has one at a time: whoever waits for its lock looks
+        again after pauses that grow to 100 ms, and finds others there.
+        """
+        if self._writer is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._writer.acquire()
+        except TimeoutError:
+            raise Unavailable("the database is busy") from None
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextlib.asynccontextmanager
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
