@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
@@ -23,7 +25,9 @@ from notification_service.channels.holding import (
     list_tenants_held,
 )
 from notification_service.channels.models import deliveries
-from notification_service.channels.queueing import LOOK_AGAIN
+from notification_service.channels.queueing import LOOK_AGAIN, Queueing
+from notification_service.channels.releasing import LOOK_INTERVAL, Outlet, Releasing
+from notification_service.clock import SystemClock
 from notification_service.db.engine import Database
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -185,6 +189,46 @@ async def test_a_flood_is_sent_whole_and_others_do_not_wait_for_it(
     assert max(index for index, tenant in enumerate(order) if tenant == "3000") < 32 + 32 + 3 * 3
     # `b` began when all of `a` was there: were there one line, all of `a` would come first.
     assert order[:FLOOD].count("2000") > FLOOD // 4
+
+
+async def test_senders_of_one_tenant_take_turns_and_nothing_is_released_into_nowhere(database: Database) -> None:
+    """The loop by itself: what it takes, in which order, while RabbitMQ is there and while it is not."""
+    for tenant, sender in (("a", "x"), ("a", "y"), ("b", "z")):
+        await hold(database, tenant, sender, 20)
+    queueing = Taking(database)
+    releasing = Releasing(database, cast("Queueing", queueing), SystemClock(), outlets={"sms": Outlet(8, lambda: 4)})
+    task = asyncio.create_task(releasing.run())
+    try:
+        await asyncio.sleep(3 * LOOK_INTERVAL.total_seconds())
+        assert queueing.taken == []
+        queueing.is_ready = True
+        await until(lambda: sum(sum(each.values()) for each in queueing.taken) == 60)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert queueing.taken[:4] == [
+        {("a", "a:x"): 2, ("b", "b:z"): 2},
+        {("a", "a:y"): 2, ("b", "b:z"): 2},
+        {("a", "a:x"): 2, ("b", "b:z"): 2},
+        {("a", "a:y"): 2, ("b", "b:z"): 2},
+    ]
+    # `b` has nothing any more: the whole room is `a`'s, for one sender after the other.
+    assert queueing.taken[10:12] == [{("a", "a:x"): 4}, {("a", "a:y"): 4}]
+
+
+class Taking:
+    """Takes what is released out of the table; publishes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self.is_ready = False
+        self.held = asyncio.Event()
+        self.taken: list[dict[tuple[str, str], int]] = []
+        self._database = database
+
+    async def release(self, channel: str, parts: dict[tuple[str, str], int]) -> int:
+        self.taken.append(parts)
+        async with self._database.write() as connection:
+            return len(await claim_held(connection, channel, parts, look_again=NOW))
 
 
 async def test_what_waits_outlives_the_process_that_held_it_back(

@@ -110,6 +110,11 @@ class Queueing:
         self._measure_at = 0.0
         self.held = asyncio.Event()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether RabbitMQ is there to publish to."""
+        return self._publisher.link.is_ready
+
     async def publish(self, kept: Sequence[KeptDelivery]) -> None:
         """Publish new deliveries, after the commit. What is not confirmed is published by the sweep."""
         if kept:
@@ -145,7 +150,7 @@ class Queueing:
 
     async def sweep(self) -> int:
         """Publish deliveries whose time has come; answers how many."""
-        if not self._publisher.link.is_ready:
+        if not self.is_ready:
             return 0
         now = self._clock.now()
         async with self._database.read() as connection:

@@ -67,6 +67,10 @@ class Releasing:
         """Release for ever."""
         while True:
             try:
+                if not self._queueing.is_ready:
+                    # What is released now would wait for the sweep; in the table it waits in order.
+                    await self._clock.sleep(LOOK_INTERVAL)
+                    continue
                 if self._held:
                     await self._clock.sleep(_PAUSE)
                 else:
@@ -109,5 +113,6 @@ class Releasing:
             self._last_share[channel, tenant] = share
         while len(self._last_share) > _MAX_REMEMBERED:
             self._last_share.popitem(last=False)
-        parts = deal(room, list(shares)) if shares else {}
-        await self._queueing.release(channel, {(tenant, shares[tenant]): part for tenant, part in parts.items()})
+        if shares:  # another worker may have taken them since
+            parts = deal(room, list(shares))
+            await self._queueing.release(channel, {(tenant, shares[tenant]): part for tenant, part in parts.items()})
