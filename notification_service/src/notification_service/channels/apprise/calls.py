@@ -15,7 +15,7 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from notification_service.channels.http.channel import classify_http_error
-from notification_service.channels.http.client import Answer, HttpStatus
+from notification_service.channels.http.client import Answer, HttpStatus, lower_names
 from notification_service.channels.interface import Failure, FailureKind
 from shared_contracts.error_codes import Reason
 
@@ -58,9 +58,7 @@ def _watch(send: Any) -> Any:
                 calls.append(error)
             raise
         if calls is not None:
-            calls.append(
-                Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, b"")
-            )
+            calls.append(Answer(response.status_code, lower_names(response.headers), b""))
         return response
 
     return watched

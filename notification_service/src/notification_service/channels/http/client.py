@@ -148,8 +148,12 @@ class HttpClient:
                     # What follows is not waited for.
                     response.close()
                     break
-            names = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, names, bytes(body[:MAX_RESPONSE_BYTES]))
+            return Answer(response.status, lower_names(response.headers), bytes(body[:MAX_RESPONSE_BYTES]))
+
+
+def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as `Answer` has them; of several with one name the last."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
