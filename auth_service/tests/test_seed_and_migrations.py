@@ -81,6 +81,23 @@ def test_no_migration_is_missing(db: None) -> None:
 
 
 @pytest.mark.req("J03")
+@pytest.mark.only_on("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_migration_leaves_the_limits_of_its_connection_as_they_were() -> None:
+    """It waits as long as it must; a request that gets the connection afterwards must not."""
+
+    def read_limits() -> list[str]:
+        with connection.cursor() as cursor:
+            return [cursor.execute(f"SHOW {name}").fetchone()[0] for name in ("lock_timeout", "statement_timeout")]
+
+    with connection.cursor() as cursor:
+        cursor.execute("RESET ALL")
+    before = read_limits()
+    assert "0" not in before
+    call_command("migrate", verbosity=0)
+    assert read_limits() == before
+
+
 def test_two_starters_migrate_together_and_down_and_up_again_with_data(empty_database: str, tmp_path: Path) -> None:
     starters = [herald_auth("migrate", database=empty_database, run_dir=tmp_path) for _ in range(2)]
     outputs = [finish(starter) for starter in starters]

@@ -37,6 +37,9 @@ def _locked() -> Iterator[None]:
                 yield
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+                # The connection goes back to a pool: what uses it next must not wait without end.
+                cursor.execute("RESET lock_timeout")
+                cursor.execute("RESET statement_timeout")
         return
     path = Path(str(connection.settings_dict["NAME"]))
     if path.name.startswith((":memory:", "file:")):
