@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.accounting import OTHERS, CpuClock, memory_kb
 from benchmarks.compare.systems import running
+from benchmarks.disk import DiskProbe
 from benchmarks.installation import Installation
 from benchmarks.load.agent import Agent
 from benchmarks.load.bodies import make_body
@@ -73,10 +74,12 @@ def _measure_flows(bench: Bench, sizes: Sizes, clock: CpuClock) -> Figures:
     figures = {"messages_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
     bench.load.call(Agent.pace_private, per_s=sizes.pace_per_s, seconds=2.0)
     clock.restart()
-    paced = bench.load.call(Agent.pace_private, per_s=sizes.pace_per_s, seconds=sizes.private_s)
+    with DiskProbe(bench.installation.folder) as disk:
+        paced = bench.load.call(Agent.pace_private, per_s=sizes.pace_per_s, seconds=sizes.private_s)
     _settle()
     figures |= {f"paced_{name}_ms": value for name, value in paced.latency_ms.items()}
     figures |= {f"paced_{name}": value for name, value in _per_unit(clock.spent(), paced.received).items()}
+    figures |= {f"paced_{name}": value for name, value in disk.figures().items()}
     figures["lost"] = flow.sent - flow.received + paced.sent - paced.received
     return figures
 

@@ -126,3 +126,18 @@ async def test_a_lost_connection_is_unavailable_once_and_then_replaced(database:
         await cut_off(database)
     await add(database, "a")
     assert await count(database) == 1
+
+
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
+async def test_a_single_statement_is_a_transaction_of_its_own(database: Database) -> None:
+    async with database.single() as connection:
+        assert find_driver(connection) is not None
+        await _INSERT.execute(connection, [("a", 1)])
+        assert await count(database) == 1
+        with pytest.raises(IntegrityError):
+            await _INSERT.execute(connection, [("b", 1), ("a", 1)])
+        assert await connection.scalar(select(func.count()).select_from(tables.broadcast_streams)) == 1
+    # The same connections serve transactions afterwards.
+    with pytest.raises(ZeroDivisionError):
+        await add(database, "c", fail=True)
+    assert await count(database) == 1

@@ -30,6 +30,11 @@ from sqlalchemy.types import TypeEngine
 from notification_service.db.base import UtcDateTime
 
 RowTypes = Mapping[str, TypeEngine[Any]]
+Records = Sequence[Sequence[Any]]
+_Encoder = Callable[[Any], Any] | None
+
+AUTOCOMMIT: Final = "AUTOCOMMIT"
+"""SQLAlchemy's name for a connection without transactions: each statement is one of its own."""
 
 # The driver takes and gives their values as Python has them; JSON is text to it.
 _PLAIN: Final = (BigInteger, Boolean, Integer, String, Uuid, UtcDateTime)
@@ -43,43 +48,42 @@ class DirectStatement:
 
     Args:
         sql: With numbered parameters.
-        rows_at: Where the arrays of the rows' columns are among the parameters, in the order of the columns.
-        encoders: For the values of these columns; None: as they are.
+        tables: For each table of rows, where the arrays of its columns are among the parameters, and what encodes their
+            values (None: as they are), in the order of the columns.
         others_at: Where the further values are, by name.
         arguments: All parameters, with the values of those that never differ.
         row: Makes a row of a record.
     """
 
-    __slots__ = ("_arguments", "_encoders", "_others_at", "_row", "_rows_at", "_sql")
+    __slots__ = ("_arguments", "_others_at", "_row", "_sql", "_tables")
 
     def __init__(
         self,
         sql: str,
         *,
-        rows_at: Sequence[int],
-        encoders: Sequence[Callable[[Any], Any] | None],
+        tables: Mapping[str, Sequence[tuple[int, _Encoder]]],
         others_at: Mapping[str, int],
         arguments: Sequence[Any],
         row: Callable[[Any], Any] | None,
     ) -> None:
         self._sql = sql
-        self._rows_at = rows_at
-        self._encoders = encoders
+        self._tables = tables
         self._others_at = others_at
         self._arguments = arguments
         self._row = row
 
     async def run(
-        self, connection: AsyncConnection, driver: Any, records: Sequence[Sequence[Any]], others: Mapping[str, Any]
+        self, connection: AsyncConnection, driver: Any, records: Mapping[str, Records], others: Mapping[str, Any]
     ) -> list[Any]:
-        """Run the statement in the connection's transaction, which has begun.
+        """Run the statement in the connection's transaction, which has begun, or as one of its own.
 
         Raises:
             DBAPIError: As SQLAlchemy raises it.
         """
         arguments = list(self._arguments)
-        for at, encode, values in zip(self._rows_at, self._encoders, zip(*records, strict=True), strict=True):
-            arguments[at] = values if encode is None else [encode(value) for value in values]
+        for name, places in self._tables.items():
+            for (at, encode), values in zip(places, zip(*records[name], strict=True), strict=True):
+                arguments[at] = values if encode is None else [encode(value) for value in values]
         for name, value in others.items():
             arguments[self._others_at[name]] = value
         try:
@@ -97,18 +101,19 @@ class DirectStatement:
         return [] if row is None else [row(each) for each in found]
 
 
-def make_direct(statement: Executable, dialect: Dialect, types: RowTypes, *, prefix: str) -> DirectStatement | None:
+def make_direct(statement: Executable, dialect: Dialect, tables: Mapping[str, RowTypes]) -> DirectStatement | None:
     """Compile a statement over rows for the driver; None when that cannot be done.
 
     Args:
-        statement: Made for this dialect, its rows bound as arrays named `<prefix>_<column>`.
+        statement: Made for this dialect, its rows bound as arrays named `<table>_<column>`.
         dialect: PostgreSQL's.
-        types: Of the rows' columns.
-        prefix: Of the names.
+        tables: The types of the rows' columns, by table.
     """
-    encoders = [_find_encoder(kind) for kind in types.values()]
+    encoders = {name: {each: _find_encoder(kind) for each, kind in types.items()} for name, types in tables.items()}
     columns = dict(getattr(statement, "exported_columns", {}).items())
-    if _UNKNOWN in encoders or any(_find_encoder(column.type) is _UNKNOWN for column in columns.values()):
+    if any(_UNKNOWN in each.values() for each in encoders.values()) or any(
+        _find_encoder(column.type) is _UNKNOWN for column in columns.values()
+    ):
         return None
     compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # all executables with a text have it
     if compiled.post_compile_params or not compiled.positiontup:
@@ -116,11 +121,12 @@ def make_direct(statement: Executable, dialect: Dialect, types: RowTypes, *, pre
     places = {name: at for at, name in enumerate(compiled.positiontup)}
     if len(places) != len(compiled.positiontup):
         return None
-    rows_at = [places[f"{prefix}_{column}"] for column in types]
     return DirectStatement(
         compiled.string,
-        rows_at=rows_at,
-        encoders=encoders,
+        tables={
+            name: [(places[f"{name}_{column}"], encode) for column, encode in found.items()]
+            for name, found in encoders.items()
+        },
         others_at=places,
         arguments=[compiled.binds[name].effective_value for name in compiled.positiontup],
         row=_make_row(columns) if columns else None,
@@ -128,12 +134,19 @@ def make_direct(statement: Executable, dialect: Dialect, types: RowTypes, *, pre
 
 
 def find_driver(connection: AsyncConnection) -> Any:
-    """The driver's own connection when its transaction has begun; None: let SQLAlchemy do it, which begins one."""
+    """The driver's own connection when its transaction has begun, or when there shall be none.
+
+    None: let SQLAlchemy do it, which begins one, or finds out what is wrong.
+    """
     sync = connection.sync_connection
-    if sync is None or sync.closed or sync.invalidated or not sync.in_transaction():
+    if sync is None or sync.closed or sync.invalidated:
         return None
     driver: Any = sync.connection.driver_connection
-    return driver if not driver.is_closed() and driver.is_in_transaction() else None
+    if driver.is_closed():
+        return None
+    if sync.get_execution_options().get("isolation_level") == AUTOCOMMIT:
+        return driver
+    return driver if sync.in_transaction() and driver.is_in_transaction() else None
 
 
 def _unknown(_value: Any) -> Any:
@@ -147,7 +160,7 @@ def _dump(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-def _find_encoder(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+def _find_encoder(kind: TypeEngine[Any]) -> _Encoder:
     if isinstance(kind, JSON):
         return _dump
     return None if isinstance(kind, _PLAIN) else _UNKNOWN

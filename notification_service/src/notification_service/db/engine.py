@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from notification_service.db.direct import AUTOCOMMIT
 from notification_service.errors import Unavailable
 
 _WRITE_OPTION = "herald_write"
@@ -26,8 +27,9 @@ _WATCH_SLACK_S = 0.3
 class Database:
     """The database of this service.
 
-    `read()` and `write()` are the only ways to a connection, and the only places that commit. Both raise `Unavailable`
-    when the database does not answer, the pool is empty, or SQLite stays locked, each after `timeout` at most.
+    `read()`, `write()` and `single()` are the only ways to a connection, and the only places that commit. They raise
+    `Unavailable` when the database does not answer, the pool is empty, or SQLite stays locked, each after `timeout` at
+    most.
 
     Args:
         url: With the asynchronous driver in it.
@@ -50,6 +52,7 @@ class Database:
             url, pool_size=pool_size, timeout_s=timeout.total_seconds(), statement_limit_s=unit_limit_s
         )
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._single = self.engine.execution_options(isolation_level=AUTOCOMMIT)
         self._unit_limit_s = None if self.is_sqlite else unit_limit_s
         self._timeout_s = timeout.total_seconds()
         self._writer = asyncio.Lock() if self.is_sqlite else None
@@ -57,13 +60,22 @@ class Database:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that changes nothing."""
-        async with self._connect() as connection:
+        async with self._connect(self.engine) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own, without the round trips of one.
+
+        For PostgreSQL: SQLite's writers need their turn, which `write` gives.
+        """
+        async with self._connect(self._single) as connection:
             yield connection
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits when the block ends, and rolls back when it raises."""
-        async with self._take_turn(), self._connect() as connection:
+        async with self._take_turn(), self._connect(self.engine) as connection:
             # SQLite: take the write lock at the start. Taking it later fails at once if another wrote in between.
             connection = await connection.execution_options(**{_WRITE_OPTION: True})  # noqa: PLW2901 - same object
             async with connection.begin():
@@ -88,11 +100,11 @@ class Database:
             self._writer.release()
 
     @contextlib.asynccontextmanager
-    async def _connect(self) -> AsyncIterator[AsyncConnection]:
+    async def _connect(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         watch: asyncio.TimerHandle | None = None
         with _as_unavailable():
             try:
-                async with self.engine.connect() as connection:
+                async with engine.connect() as connection:
                     if self._unit_limit_s is not None:
                         watch = await _watch(connection, limit_s=self._unit_limit_s + _WATCH_SLACK_S)
                     yield connection

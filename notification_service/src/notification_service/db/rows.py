@@ -28,18 +28,16 @@ from sqlalchemy import column as sql_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-from notification_service.db.direct import DirectStatement, RowTypes, find_driver, make_direct
+from notification_service.db.direct import DirectStatement, Records, RowTypes, find_driver, make_direct
 
-__all__ = ("Build", "RowTypes", "RowsStatement", "make_rows")
+__all__ = ("Build", "RowTypes", "RowsStatement", "TablesStatement", "make_rows")
 
 
 Build = Callable[[str, FromClause], Executable]
 """Makes a statement from the dialect's name and the table of rows."""
 
 
-def make_rows(
-    connection: AsyncConnection, types: RowTypes, records: Sequence[Sequence[Any]], name: str = "r"
-) -> FromClause:
+def make_rows(connection: AsyncConnection, types: RowTypes, records: Records, name: str = "r") -> FromClause:
     """A table of these records, to select from, join with, or insert from.
 
     Args:
@@ -53,30 +51,32 @@ def make_rows(
     return _define_rows(dialect, types, name, values)
 
 
-class RowsStatement:
-    """A statement over rows that is put together once for each dialect, and then only given other rows.
+class TablesStatement:
+    """A statement over several tables of rows that is put together once for each dialect, and then only given rows.
 
     On PostgreSQL it is compiled once too, and from a transaction's second statement on goes to the driver directly
     (docs/decisions/0073). Its rows have their columns as attributes either way.
 
     Args:
-        types: Column names and types, in the order of each record's values.
+        tables: Column names and types of each table, in the order of each record's values.
         build: Makes the statement; further values are bound as `bindparam("name")`.
     """
 
-    def __init__(self, types: RowTypes, build: Build) -> None:
-        self._types = types
+    def __init__(
+        self, tables: Mapping[str, RowTypes], build: Callable[[str, Mapping[str, FromClause]], Executable]
+    ) -> None:
+        self._tables = tables
         self._build = build
-        self._ready: dict[str, tuple[Executable, _Processors, DirectStatement | None]] = {}
+        self._ready: dict[str, _Ready] = {}
 
     async def execute(
-        self, connection: AsyncConnection, records: Sequence[Sequence[Any]], **others: Any
+        self, connection: AsyncConnection, records: Mapping[str, Records], **others: Any
     ) -> Sequence[Any]:
         """Run the statement; answers the rows it returns, none when it returns nothing.
 
         Args:
             connection: Tells the dialect.
-            records: At least one.
+            records: At least one for each table.
             others: The further values.
         """
         dialect = connection.dialect
@@ -86,17 +86,38 @@ class RowsStatement:
         statement, processors, direct = ready
         if direct is not None and (driver := find_driver(connection)) is not None:
             return await direct.run(connection, driver, records, others)
-        result = await connection.execute(statement, {**_bind_rows(processors, self._types, records, _NAME), **others})
+        values = dict(others)
+        for name, types in self._tables.items():
+            values |= _bind_rows(processors[name], types, records[name], name)
+        result = await connection.execute(statement, values)
         return result.all() if result.returns_rows else ()
 
-    def _prepare(self, dialect: Dialect) -> tuple[Executable, _Processors, DirectStatement | None]:
-        statement = self._build(dialect.name, _define_rows(dialect, self._types, _NAME, None))
-        direct = None if dialect.name == "sqlite" else make_direct(statement, dialect, self._types, prefix=_NAME)
-        return statement, _processors(dialect, self._types), direct
+    def _prepare(self, dialect: Dialect) -> _Ready:
+        rows = {name: _define_rows(dialect, types, name, None) for name, types in self._tables.items()}
+        statement = self._build(dialect.name, rows)
+        direct = None if dialect.name == "sqlite" else make_direct(statement, dialect, self._tables)
+        return statement, {name: _processors(dialect, types) for name, types in self._tables.items()}, direct
+
+
+class RowsStatement:
+    """The same over one table of rows.
+
+    Args:
+        types: Column names and types, in the order of each record's values.
+        build: Makes the statement; further values are bound as `bindparam("name")`.
+    """
+
+    def __init__(self, types: RowTypes, build: Build) -> None:
+        self._statement = TablesStatement({_NAME: types}, lambda dialect_name, rows: build(dialect_name, rows[_NAME]))
+
+    async def execute(self, connection: AsyncConnection, records: Records, **others: Any) -> Sequence[Any]:
+        """As `TablesStatement.execute`, with the records of the one table."""
+        return await self._statement.execute(connection, {_NAME: records}, **others)
 
 
 _NAME = "r"
 _Processors = list[Callable[[Any], Any] | None] | None
+_Ready = tuple[Executable, Mapping[str, _Processors], DirectStatement | None]
 
 
 def _processors(dialect: Dialect, types: RowTypes) -> _Processors:
@@ -106,7 +127,7 @@ def _processors(dialect: Dialect, types: RowTypes) -> _Processors:
     return [kind.dialect_impl(dialect).bind_processor(dialect) for kind in types.values()]
 
 
-def _bind_rows(processors: _Processors, types: RowTypes, records: Sequence[Sequence[Any]], name: str) -> dict[str, Any]:
+def _bind_rows(processors: _Processors, types: RowTypes, records: Records, name: str) -> dict[str, Any]:
     """The values of the parameters that `_define_rows` names."""
     if processors is None:
         return {f"{name}_{column}": values for column, values in zip(types, zip(*records, strict=True), strict=True)}

@@ -68,6 +68,59 @@ class Routed:
     problems: dict[UUID, list[RenderProblem]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Decisions:
+    """What was decided for some notifications, before any of it is kept.
+
+    Attributes:
+        bases: The notifications with their own title and body, by id.
+        problems: Texts that could not be rendered, by notification.
+        items: Notifications as they are shown, each with the users whose mailboxes get it.
+        planned, additions, waiting: Deliveries over other channels, what digests take, escalations that begin.
+        records: What is kept of how it was decided, by notification.
+        silent: Which items shall not disturb whom.
+        muted: Devices that their users have muted.
+    """
+
+    bases: dict[UUID, Notification] = field(default_factory=dict)
+    problems: dict[UUID, list[RenderProblem]] = field(default_factory=dict)
+    items: list[tuple[Notification, list[UUID]]] = field(default_factory=list)
+    planned: list[PlannedDelivery] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    records: list[tuple[UUID, list[list[dict[str, Any]]], dict[UUID, int]]] = field(default_factory=list)
+    silent: set[tuple[UUID, UUID]] = field(default_factory=set)
+    muted: dict[UUID, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every notification becomes items, and nothing but items."""
+        return not (
+            self.planned
+            or self.additions
+            or self.waiting
+            or self.problems
+            or any(records for _, records, _ in self.records)
+            or any(shown.variant is not None for shown, _ in self.items)
+            or self.bases.keys() != {shown.id for shown, user_ids in self.items if user_ids}
+        )
+
+    def quieten(self, kept: list[KeptItem]) -> list[KeptItem]:
+        """Say with each item whom it shall not disturb; the critical disturbs everywhere."""
+        if not self.silent and not self.muted:
+            return kept
+        return [
+            replace(
+                each,
+                is_silent=(each.notification.id, each.user_id) in self.silent,
+                muted_devices=(
+                    self.muted.get(each.user_id, ()) if each.notification.priority is not Priority.CRITICAL else ()
+                ),
+            )
+            for each in kept
+        ]
+
+
 class Deciding:
     """See the module; one object per process, for what it remembers."""
 
@@ -103,14 +156,6 @@ class Deciding:
             catalogs: Of every tenant concerned.
             documents: Own preferences known already; None: this person has none.
         """
-        routed = Routed()
-        people = {person.id for each in addressed for person in each.people}
-        own = await find_documents(connection, people - documents.keys())
-        own |= {each: document for each in people if (document := documents.get(each)) is not None}
-        tenants = {each.notification.tenant for each in addressed}
-        defaults = {
-            tenant: await self._defaults.load(connection, tenant, catalogs[tenant].version) for tenant in tenants
-        }
         excess = await count_throttled(
             connection,
             [
@@ -121,12 +166,46 @@ class Deciding:
             ],
             now=now,
         )
-        items: list[tuple[Notification, list[UUID]]] = []
-        planned: list[PlannedDelivery] = []
-        additions: list[Addition] = []
-        waiting: list[Waiting] = []
-        decisions = []
-        silent: set[tuple[UUID, UUID]] = set()
+        found = await self._decide(connection, addressed, catalogs, now, documents=documents, excess=excess)
+        return await self._keep(connection, found, now)
+
+    async def decide_untouched(
+        self,
+        connection: AsyncConnection,
+        addressed: Sequence[Addressed],
+        catalogs: Mapping[str, TenantCatalog],
+        now: datetime,
+        *,
+        documents: Mapping[UUID, dict[str, Any] | None] = MappingProxyType({}),
+    ) -> Decisions | None:
+        """Decide as `route` does and keep nothing. None: deciding itself changes something, as counting for a throttle.
+
+        Args:
+            connection: Is only read from.
+            addressed: As for `route`, as the others.
+        """
+        if any(can_be_throttled(each.notification, each.type) for each in addressed):
+            return None
+        return await self._decide(connection, addressed, catalogs, now, documents=documents, excess={})
+
+    async def _decide(
+        self,
+        connection: AsyncConnection,
+        addressed: Sequence[Addressed],
+        catalogs: Mapping[str, TenantCatalog],
+        now: datetime,
+        *,
+        documents: Mapping[UUID, dict[str, Any] | None],
+        excess: dict[tuple[EventType, UUID], int],
+    ) -> Decisions:
+        people = {person.id for each in addressed for person in each.people}
+        own = await find_documents(connection, people - documents.keys())
+        own |= {each: document for each in people if (document := documents.get(each)) is not None}
+        tenants = {each.notification.tenant for each in addressed}
+        defaults = {
+            tenant: await self._defaults.load(connection, tenant, catalogs[tenant].version) for tenant in tenants
+        }
+        found = Decisions(muted=_find_muted(own))
         for each in _last_first(addressed) if excess else addressed:
             recipients = _make_recipients(each, own, defaults[each.notification.tenant])
             throttled = _take_excess(each, excess)
@@ -136,24 +215,28 @@ class Deciding:
             renderer = await self._make_renderer(connection, catalogs[each.notification.tenant])
             is_whole = each.records is None
             contents = make_contents(each.notification, each.type, decided.in_app, renderer, is_whole=is_whole)
-            routed.bases[each.notification.id] = contents.base
+            found.bases[each.notification.id] = contents.base
             if contents.problems:
-                routed.problems[each.notification.id] = contents.problems
-            items += contents.groups
-            _plan(each, decided, planned, additions, waiting)
-            silent.update((each.notification.id, user_id) for user_id in decided.silent)
-            decisions.append((each.notification.id, decided.records, decided.record_of))
+                found.problems[each.notification.id] = contents.problems
+            found.items += contents.groups
+            _plan(each, decided, found)
+            found.silent.update((each.notification.id, user_id) for user_id in decided.silent)
+            found.records.append((each.notification.id, decided.records, decided.record_of))
         if excess:
-            items.sort(key=_order_of(addressed))
-        await insert_contents(connection, [shown for shown, _ in items])
-        replaced = await find_replaced(connection, items)
+            found.items.sort(key=_order_of(addressed))
+        return found
+
+    async def _keep(self, connection: AsyncConnection, found: Decisions, now: datetime) -> Routed:
+        routed = Routed(bases=found.bases, problems=found.problems)
+        await insert_contents(connection, [shown for shown, _ in found.items])
+        replaced = await find_replaced(connection, found.items)
         routed.frames = await mark_items(connection, replaced, "collapsed", live=self._live, now=now)
-        kept = await keep_items(connection, items, live=self._live, now=now)
-        routed.kept = _quieten(kept, silent, _find_muted(own))
-        routed.deliveries = await keep_deliveries(connection, planned, now, reach=self._reach()) if planned else []
-        await add_to_digests(connection, additions, now=now)
-        await begin_escalations(connection, waiting)
-        await keep_decisions(connection, decisions)
+        routed.kept = found.quieten(await keep_items(connection, found.items, live=self._live, now=now))
+        if found.planned:
+            routed.deliveries = await keep_deliveries(connection, found.planned, now, reach=self._reach())
+        await add_to_digests(connection, found.additions, now=now)
+        await begin_escalations(connection, found.waiting)
+        await keep_decisions(connection, found.records)
         return routed
 
     async def find_recipients(
@@ -200,22 +283,6 @@ def _find_muted(documents: Mapping[UUID, dict[str, Any]]) -> dict[UUID, tuple[st
     }
 
 
-def _quieten(
-    kept: list[KeptItem], silent: set[tuple[UUID, UUID]], muted: Mapping[UUID, tuple[str, ...]]
-) -> list[KeptItem]:
-    """Say with each item whom it shall not disturb; the critical disturbs everywhere."""
-    if not silent and not muted:
-        return kept
-    return [
-        replace(
-            each,
-            is_silent=(each.notification.id, each.user_id) in silent,
-            muted_devices=muted.get(each.user_id, ()) if each.notification.priority is not Priority.CRITICAL else (),
-        )
-        for each in kept
-    ]
-
-
 def _take_excess(each: Addressed, excess: dict[tuple[EventType, UUID], int]) -> set[UUID]:
     """Whose notification this is is one too many; the last of a batch are, so this is asked from the last on."""
     found = set()
@@ -236,15 +303,9 @@ def _order_of(addressed: Sequence[Addressed]) -> Any:
     return lambda item: places[item[0].id]
 
 
-def _plan(
-    each: Addressed,
-    decided: Decided,
-    planned: list[PlannedDelivery],
-    additions: list[Addition],
-    waiting: list[Waiting],
-) -> None:
+def _plan(each: Addressed, decided: Decided, found: Decisions) -> None:
     notification = each.notification
-    planned += [
+    found.planned += [
         PlannedDelivery(
             notification_id=notification.id,
             user_id=delivery.user_id,
@@ -256,17 +317,17 @@ def _plan(
         )
         for delivery in decided.outgoing
     ]
-    additions += [
+    found.additions += [
         Addition(
             tenant=notification.tenant,
-            user_id=found.user_id,
-            channel=str(found.channel),
-            key=found.key,
-            due_at=found.due_at,
+            user_id=collected.user_id,
+            channel=str(collected.channel),
+            key=collected.key,
+            due_at=collected.due_at,
             notification_id=notification.id,
         )
-        for found in decided.collected
+        for collected in decided.collected
     ]
     if decided.escalating:
         first = notification.created_at + timedelta(seconds=each.type.steps[0]["after_seconds"])
-        waiting += [(notification.id, user_id, 0, first) for user_id in decided.escalating]
+        found.waiting += [(notification.id, user_id, 0, first) for user_id in decided.escalating]

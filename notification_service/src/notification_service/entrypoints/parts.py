@@ -40,6 +40,7 @@ from notification_service.entrypoints.receipt_sources import read_of
 from notification_service.entrypoints.rolling_up import RollingUp
 from notification_service.entrypoints.schedules_port import SchedulesPort
 from notification_service.entrypoints.sent import SentNotifications
+from notification_service.entrypoints.storing_at_once import StoringAtOnce
 from notification_service.entrypoints.timekeeping import Timekeeper
 from notification_service.event_types.catalog import Catalog
 from notification_service.gateway.node import GatewayNode
@@ -345,6 +346,18 @@ class Parts:
             clock=self.clock,
             relay_grace=self.settings.relay_grace,
             fanout_at=self.settings.fanout_at,
+            at_once=None if self.database.is_sqlite else self._storing_at_once,
+        )
+
+    @cached_property
+    def _storing_at_once(self) -> StoringAtOnce:
+        return StoringAtOnce(
+            database=self.database,
+            catalog=self.catalog,
+            deciding=self.deciding,
+            live=self.live,
+            clock=self.clock,
+            relay_grace=self.settings.relay_grace,
         )
 
     @cached_property

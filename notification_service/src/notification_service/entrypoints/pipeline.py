@@ -6,7 +6,6 @@ This is the whole way of a notification on the worker, in order; each step's pac
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -17,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import failpoints, metrics
 from notification_service.broker.publisher import Publisher
-from notification_service.channels.planned import KeptDelivery
 from notification_service.channels.receipts import Receipts
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
@@ -25,17 +23,25 @@ from notification_service.dead_letters.announce import announce_dead_letters
 from notification_service.dead_letters.repository import DeadLetter, insert_dead_letters
 from notification_service.dispatch.dispatcher import Dispatcher
 from notification_service.dispatch.marks import DispatchMarks
+from notification_service.entrypoints.arriving import (
+    Stored,
+    addressing,
+    find_usable_type,
+    leave_out_known,
+    make_arrived,
+    names_only_users,
+)
 from notification_service.entrypoints.deciding import Addressed, Deciding
 from notification_service.entrypoints.fanning_out import PublishDeliveries
 from notification_service.entrypoints.looking_up import Known, look_up_users
 from notification_service.entrypoints.receipt_sources import accepted, given_up
+from notification_service.entrypoints.storing_at_once import StoringAtOnce
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.creation import load_catalogs
-from notification_service.event_types.defaults import UnusableType, find_type
+from notification_service.event_types.defaults import UnusableType
 from notification_service.identity.directory import Directory
 from notification_service.identity.lookup import (
-    Addressing,
     count_audiences,
     find_unknown,
     look_up,
@@ -46,11 +52,9 @@ from notification_service.identity.repository import count_audience
 from notification_service.intake.check import Refused
 from notification_service.intake.receive import Arrival, make_dead_letter
 from notification_service.mailbox.keep import keep_broadcasts
-from notification_service.notifications.entity import Notification, make_notification
+from notification_service.notifications.entity import Notification
 from notification_service.notifications.fanouts import begin_fanouts
-from notification_service.notifications.kept import KeptBroadcast, KeptItem
-from notification_service.notifications.pages import StreamFrame
-from notification_service.notifications.repository import Routed, find_stages, insert_accepted, upsert_routed
+from notification_service.notifications.repository import Routed, insert_accepted, upsert_routed
 from notification_service.routing.content import RenderProblem, make_broadcast_content
 from notification_service.routing.plan import Plan, make_plan
 from notification_service.routing.recipients import group_by_reason
@@ -62,22 +66,6 @@ log = structlog.get_logger(__name__)
 
 class _Known(Exception):
     """A notification of this batch is routed already; nothing of this transaction stays."""
-
-
-@dataclass(slots=True)
-class _Stored:
-    """What one transaction stored, for the steps after it."""
-
-    now: datetime
-    routed: list[Notification] = field(default_factory=list)
-    frames: list[StreamFrame] = field(default_factory=list)
-    kept: list[KeptItem] = field(default_factory=list)
-    deliveries: list[KeptDelivery] = field(default_factory=list)
-    broadcasts: list[KeptBroadcast] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    letter_ids: list[UUID] = field(default_factory=list)
-    without_items: set[UUID] = field(default_factory=set)
-    suppressed: int = 0
 
 
 # Far beyond the longest: what is served in pieces is not the relay's.
@@ -103,6 +91,7 @@ class Pipeline:
         clock: Clock,
         relay_grace: timedelta,
         fanout_at: int,
+        at_once: StoringAtOnce | None,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -116,6 +105,7 @@ class Pipeline:
         self._clock = clock
         self._relay_grace = relay_grace
         self._fanout_at = fanout_at
+        self._at_once = at_once
 
     async def handle(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter]) -> Awaitable[None]:
         """Store a batch; answers the rest, which publishes what was stored.
@@ -130,8 +120,12 @@ class Pipeline:
             stored = await self._store(arrivals, letters, asks_first=True)
         return self._publish(stored)
 
-    async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool) -> _Stored:
-        stored = await self._store_for_users(arrivals, letters, asks_first=asks_first)
+    async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool) -> Stored:
+        stored: Stored | None = None
+        if self._at_once is not None and not letters and not asks_first:
+            stored = await self._at_once.store(arrivals)
+        if stored is None:
+            stored = await self._store_for_users(arrivals, letters, asks_first=asks_first)
         if stored is None:
             directory, large = await self._find_everyone(arrivals)
             async with self._database.write() as connection:
@@ -147,12 +141,12 @@ class Pipeline:
 
     async def _store_for_users(
         self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool
-    ) -> _Stored | None:
+    ) -> Stored | None:
         """Store what is for single users the mirror knows, which is nearly everything: looked up in the transaction
         that stores. None: nothing was stored, because somebody must be asked for first.
         """
-        wanted = [_addressing(arrival) for arrival in arrivals]
-        if any(recipients.groups or recipients.roles for _, recipients in wanted):
+        wanted = [addressing(arrival) for arrival in arrivals]
+        if not names_only_users(wanted):
             return None
         async with self._database.write() as connection:
             known = await look_up_users(connection, wanted)
@@ -169,10 +163,10 @@ class Pipeline:
         known: Known,
         large: set[UUID],
         asks_first: bool,
-    ) -> _Stored:
+    ) -> Stored:
         now = self._clock.now()
-        stored = _Stored(now, letters=list(letters))
-        fresh = await self._leave_out_known(connection, arrivals, asks_all=asks_first)
+        stored = Stored(now, letters=list(letters))
+        fresh = await leave_out_known(connection, arrivals, asks_all=asks_first)
         stored.suppressed = len(arrivals) - len(fresh)
         requests = [each.checked.request for each in fresh]
         catalogs = await load_catalogs(connection, self._catalog, requests, now, versions=known.versions)
@@ -193,7 +187,7 @@ class Pipeline:
         known: Known,
         catalogs: dict[str, TenantCatalog],
         arrived: dict[UUID, Arrival],
-        stored: _Stored,
+        stored: Stored,
         now: datetime,
     ) -> None:
         """Keep what was planned: items and deliveries, the broadcast log, and audiences that are served in pieces."""
@@ -248,7 +242,7 @@ class Pipeline:
 
     async def _find_everyone(self, arrivals: Sequence[Arrival]) -> tuple[Directory, set[UUID]]:
         """The directory, and the ids of requests whose audiences are too large to be in it."""
-        wanted = [_addressing(arrival) for arrival in arrivals]
+        wanted = [addressing(arrival) for arrival in arrivals]
         large: set[UUID] = set()
         if any(recipients.groups or recipients.roles for _, recipients in wanted):
             await self._mirror.catch_up()
@@ -276,20 +270,6 @@ class Pipeline:
         async with self._database.read() as connection:
             return await look_up(connection, wanted), large
 
-    async def _leave_out_known(
-        self, connection: AsyncConnection, arrivals: Sequence[Arrival], *, asks_all: bool
-    ) -> list[Arrival]:
-        """Those that are not routed yet. What says that the REST API has accepted it is always asked for."""
-        asked = {each.checked.id for each in arrivals if asks_all or each.checked.accepted_at is not None}
-        stages = await find_stages(connection, asked)
-        fresh: dict[UUID, Arrival] = {}
-        for arrival in arrivals:
-            stage = stages.get(arrival.checked.id)
-            if arrival.checked.id not in fresh and (stage is None or not stage.is_routed):
-                arrival.was_accepted = stage is not None
-                fresh[arrival.checked.id] = arrival
-        return list(fresh.values())
-
     async def _make_plans(
         self,
         connection: AsyncConnection,
@@ -298,7 +278,7 @@ class Pipeline:
         directory: Directory,
         large: set[UUID],
         catalogs: dict[str, TenantCatalog],
-        stored: _Stored,
+        stored: Stored,
         now: datetime,
     ) -> list[Plan]:
         broadcast_tenants = {each.checked.request.tenant for each in arrivals if each.checked.request.recipients.all}
@@ -307,20 +287,12 @@ class Pipeline:
         scheduled = []
         for arrival in arrivals:
             request = arrival.checked.request
-            # What was accepted over REST was checked then, against the schema of then.
-            found = find_type(request, catalogs[request.tenant].types, check_data=not arrival.was_accepted)
+            found = find_usable_type(arrival, catalogs)
             if isinstance(found, UnusableType):
                 refused = Refused(found.reason, found.detail)
                 stored.letters.append(make_dead_letter(arrival.message, refused, tenant=request.tenant))
                 continue
-            notification = make_notification(
-                request,
-                notification_id=arrival.checked.id,
-                kind=arrival.checked.kind,
-                sender=arrival.checked.sender,
-                now=arrival.checked.accepted_at or now,
-                defaults=found.defaults,
-            )
+            notification = make_arrived(arrival, found, now)
             if request.deliver_at is not None and request.deliver_at > now:
                 scheduled.append(notification)
                 continue
@@ -362,7 +334,7 @@ class Pipeline:
             if len(routed) != len(outcomes):
                 raise _Known
 
-    async def _publish(self, stored: _Stored) -> None:
+    async def _publish(self, stored: Stored) -> None:
         failpoints.reach("after_db_commit")
         gone = await self._dispatcher.dispatch_frames(stored.frames)
         result = await self._dispatcher.dispatch(stored.kept, stored.broadcasts)
@@ -373,10 +345,6 @@ class Pipeline:
             await self._publish_deliveries(stored.deliveries)
         if stored.letters:
             await announce_dead_letters(self._publisher, stored.letters, stored.letter_ids)
-
-
-def _addressing(arrival: Arrival) -> Addressing:
-    return arrival.checked.request.tenant, arrival.checked.request.recipients
 
 
 def _letters_of(plan: Plan, arrival: Arrival) -> list[DeadLetter]:

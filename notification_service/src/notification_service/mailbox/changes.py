@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
+    Executable,
+    FromClause,
     Integer,
     Select,
     String,
@@ -27,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
-from notification_service.db.rows import make_rows
+from notification_service.db.rows import RowsStatement, RowTypes, make_rows
 from notification_service.mailbox.counting import COUNT_COLUMNS, add_broadcasts
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.models import (
@@ -56,8 +59,8 @@ async def read_changes(
     """
     # The heads first: a frame stored in between is then beyond the top and fetched the next time, never skipped.
     heads = await _read_heads(connection, wanted, live=live, now=now)
-    changes = await _read_rows(connection, wanted, _select_changes)
-    entries = await _read_rows(connection, wanted, _select_log)
+    changes = await _read_rows(connection, wanted, _CHANGES)
+    entries = await _read_rows(connection, wanted, _LOG)
     shown = {
         (row.notification_id, row.variant)
         for rows in changes.values()
@@ -89,14 +92,16 @@ _SHOWN = [
 ]
 
 
+_READ_SHOWN = RowsStatement({"id": Uuid()}, lambda _, rows: select(*_SHOWN).join(rows, notifications.c.id == rows.c.id))
+
+
 async def read_contents(
     connection: AsyncConnection, wanted: Collection[tuple[UUID, str | None]]
 ) -> dict[tuple[UUID, str | None], dict[str, Any]]:
     """What clients see of these notifications, by id and variant; built once for all recipients."""
     if not wanted:
         return {}
-    asked = make_rows(connection, {"id": Uuid()}, [(each,) for each in {each for each, _ in wanted}], "asked")
-    rows = await connection.execute(select(*_SHOWN).join(asked, notifications.c.id == asked.c.id))
+    rows = await _READ_SHOWN.execute(connection, [(each,) for each in {each for each, _ in wanted}])
     found = {row.id: describe_content(row, Sender(row.sender_id, row.sender_name)) for row in rows}
     variants = [(each, variant) for each, variant in wanted if variant is not None]
     texts = await read_texts(connection, variants) if variants else {}
@@ -122,13 +127,18 @@ async def read_texts(
     return {(row.notification_id, row.variant): (row.title, row.body) for row in rows}
 
 
+_READ_HEADS = RowsStatement(
+    {"user_id": Uuid()},
+    lambda _, rows: select(streams.c.user_id, streams.c.top_seq, *COUNT_COLUMNS).join(
+        rows, streams.c.user_id == rows.c.user_id
+    ),
+)
+
+
 async def _read_heads(
     connection: AsyncConnection, wanted: Sequence[Wanted], *, live: LiveBroadcasts, now: datetime
 ) -> dict[UUID, Head]:
-    asked = make_rows(connection, {"user_id": Uuid()}, [(each.user_id,) for each in wanted], "asked")
-    rows = await connection.execute(
-        select(streams.c.user_id, streams.c.top_seq, *COUNT_COLUMNS).join(asked, streams.c.user_id == asked.c.user_id)
-    )
+    rows = await _READ_HEADS.execute(connection, [(each.user_id,) for each in wanted])
     by_user = {row.user_id: row for row in rows}
     tenants = {each.tenant for each in wanted}
     tops = await read_broadcast_tops(connection, tenants)
@@ -169,7 +179,29 @@ _Query = Callable[[_Asked], Sequence[Select[Any]]]
 """Selects of the same columns, for one question; what they find is put together."""
 
 
-async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], query: _Query) -> dict[UUID, list[AnyRow]]:
+_ASKED_TYPES: RowTypes = {
+    "user_id": Uuid(),
+    "tenant": String(),
+    "after_seq": BigNumber,
+    "after_broadcast": BigNumber,
+    "row_limit": Integer(),
+}
+
+
+def _build_read(_dialect_name: str, rows: FromClause, query: _Query) -> Executable:
+    asked = _Asked(rows.c.user_id, rows.c.tenant, rows.c.after_seq, rows.c.after_broadcast, rows.c.row_limit)
+    laterals = [lateral(part, f"part_{index}") for index, part in enumerate(query(asked))]
+    return union_all(
+        *(
+            select(rows.c.user_id.label("asked_user_id"), *each.c).select_from(rows.join(each, true()))
+            for each in laterals
+        )
+    )
+
+
+async def _read_rows(
+    connection: AsyncConnection, wanted: Sequence[Wanted], reading: _Reading
+) -> dict[UUID, list[AnyRow]]:
     found: dict[UUID, list[AnyRow]] = {}
     if connection.dialect.name == "sqlite":
         # SQLite knows no LATERAL: one query per user, in the same process and transaction.
@@ -181,27 +213,11 @@ async def _read_rows(connection: AsyncConnection, wanted: Sequence[Wanted], quer
                 literal(each.after_broadcast, BigNumber),
                 each.limit + 1,
             )
-            parts = [select(part.subquery(f"part_{index}")) for index, part in enumerate(query(asked))]
+            parts = [select(part.subquery(f"part_{index}")) for index, part in enumerate(reading.query(asked))]
             found[each.user_id] = list((await connection.execute(union_all(*parts))).all())
         return found
-    types = {
-        "user_id": Uuid(),
-        "tenant": String(),
-        "after_seq": BigNumber,
-        "after_broadcast": BigNumber,
-        "row_limit": Integer(),
-    }
     records = [(each.user_id, each.tenant, each.after_seq, each.after_broadcast, each.limit + 1) for each in wanted]
-    rows = make_rows(connection, types, records, "asked")
-    asked = _Asked(rows.c.user_id, rows.c.tenant, rows.c.after_seq, rows.c.after_broadcast, rows.c.row_limit)
-    laterals = [lateral(part, f"part_{index}") for index, part in enumerate(query(asked))]
-    statement = union_all(
-        *(
-            select(rows.c.user_id.label("asked_user_id"), *each.c).select_from(rows.join(each, true()))
-            for each in laterals
-        )
-    )
-    for row in await connection.execute(statement):
+    for row in await reading.statement.execute(connection, records):
         found.setdefault(row.asked_user_id, []).append(row)
     return found
 
@@ -300,3 +316,15 @@ def _select_log(asked: _Asked) -> Sequence[Select[Any]]:
         .limit(asked.limit)
     )
     return (log,)
+
+
+class _Reading:
+    """A query as it is put to SQLite for each question, and for all of them at once to PostgreSQL."""
+
+    def __init__(self, query: _Query) -> None:
+        self.query = query
+        self.statement = RowsStatement(_ASKED_TYPES, partial(_build_read, query=query))
+
+
+_CHANGES = _Reading(_select_changes)
+_LOG = _Reading(_select_log)

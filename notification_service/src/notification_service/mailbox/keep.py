@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, FromClause, Integer, String, Uuid, insert, literal_column, select, true
+from sqlalchemy import FromClause, Integer, String, Uuid, insert, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.db.base import AnyRow, BigNumber, UtcDateTime
@@ -34,6 +35,7 @@ _INSERT_ITEMS = RowsStatement(
 )
 
 Addressed = tuple[Notification, Sequence[UUID]]
+Numbered = tuple[UUID, int, Notification]
 
 
 async def keep_items(
@@ -55,16 +57,13 @@ async def keep_items(
         return []
     tenants = {user_id: each.tenant for each, user_ids in addressed for user_id in user_ids}
     rows = await _raise_tops(connection, wanted, tenants)
-    bases = await _count_bases(connection, rows, tenants, live=live, now=now)
     next_seq = {user_id: row.top_seq - wanted[user_id] for user_id, row in rows.items()}
-    kept: list[KeptItem] = []
+    numbered: list[Numbered] = []
     for notification, user_ids in addressed:
         for user_id in user_ids:
             next_seq[user_id] = seq = next_seq[user_id] + 1
-            row, after = rows[user_id], bases[user_id]
-            later = row.top_seq - seq
-            counts = Counts(after.unread - later, after.unseen - later, after.total - later)
-            kept.append(KeptItem(user_id, seq, notification, counts, row.queue_declared, row.queue_generation))
+            numbered.append((user_id, seq, notification))
+    kept = await describe_kept(connection, numbered, rows, live=live, now=now)
     records = [
         (
             each.user_id,
@@ -80,15 +79,53 @@ async def keep_items(
     return kept
 
 
+async def describe_kept(
+    connection: AsyncConnection,
+    numbered: Sequence[Numbered],
+    rows: Mapping[UUID, AnyRow],
+    *,
+    live: LiveBroadcasts,
+    now: datetime,
+) -> list[KeptItem]:
+    """What is published of items that have their numbers, in the order given.
+
+    Args:
+        connection: Reads what this process does not remember of broadcasts.
+        numbered: User, number, notification.
+        rows: What `build_raise_tops` returned, by user.
+        live: This process's memory of the live broadcasts.
+        now: For the counts.
+    """
+    tenants = {user_id: notification.tenant for user_id, _, notification in numbered}
+    bases = await _count_bases(connection, rows, tenants, live=live, now=now)
+    kept = []
+    for user_id, seq, notification in numbered:
+        row, after = rows[user_id], bases[user_id]
+        later = row.top_seq - seq
+        counts = Counts(after.unread - later, after.unseen - later, after.total - later)
+        kept.append(KeptItem(user_id, seq, notification, counts, row.queue_declared, row.queue_generation))
+    return kept
+
+
 _TOP_TYPES: RowTypes = {"user_id": Uuid(), "tenant": String(), "number": Integer()}
 _RAISED = ("top_seq", "unread", "unseen", "total")
 
 
-def _build_raise_tops(dialect_name: str, rows: FromClause) -> Executable:
+def build_raise_tops(dialect_name: str, rows: FromClause) -> Any:
+    """An upsert that takes the next numbers of users' streams and counts the items in.
+
+    Its rows stay locked until the transaction ends. In order: two workers lock users in the same order and never wait
+    for each other in a circle.
+
+    Args:
+        dialect_name: Of the database.
+        rows: `user_id`, `tenant`, and `number`: how many items.
+    """
     source = select(rows.c.user_id, rows.c.tenant, *(rows.c.number.label(name) for name in _RAISED)).where(true())
+    source = source.order_by(rows.c.user_id)
     insertion = dialect_insert(dialect_name, streams).from_select(["user_id", "tenant", *_RAISED], source)
     new = insertion.excluded
-    raised: Executable = insertion.on_conflict_do_update(
+    return insertion.on_conflict_do_update(
         index_elements=[streams.c.user_id],
         set_={name: streams.c[name] + new[name] for name in _RAISED},
     ).returning(
@@ -104,24 +141,22 @@ def _build_raise_tops(dialect_name: str, rows: FromClause) -> Executable:
         .scalar_subquery()
         .label("broadcast_version"),
     )
-    return raised
 
 
-_RAISE_TOPS = RowsStatement(_TOP_TYPES, _build_raise_tops)
+_RAISE_TOPS = RowsStatement(_TOP_TYPES, build_raise_tops)
 
 
 async def _raise_tops(
     connection: AsyncConnection, wanted: Counter[UUID], tenants: dict[UUID, str]
 ) -> dict[UUID, AnyRow]:
-    # Sorted: two workers lock users in the same order and never wait for each other in a circle.
-    records = [(user_id, tenants[user_id], count) for user_id, count in sorted(wanted.items())]
+    records = [(user_id, tenants[user_id], count) for user_id, count in wanted.items()]
     return {row.user_id: row for row in await _RAISE_TOPS.execute(connection, records)}
 
 
 async def _count_bases(
     connection: AsyncConnection,
-    rows: dict[UUID, AnyRow],
-    tenants: dict[UUID, str],
+    rows: Mapping[UUID, AnyRow],
+    tenants: Mapping[UUID, str],
     *,
     live: LiveBroadcasts,
     now: datetime,

@@ -21,7 +21,7 @@ from notification_service.words import find_words
 from shared_contracts.requests import Channel, Kind, Priority, Recipients
 
 _LATER = ("version", "updated_at", "recalled_at")
-_TYPES: RowTypes = {
+ROW_TYPES: RowTypes = {
     column.name: Text() if column.name == "search" else column.type
     for column in notifications.columns
     if column.name not in _LATER
@@ -79,10 +79,10 @@ async def insert_accepted(
     if not accepted:
         return set()
     records = [_record(each, relay_after=max(relay_after, each.deliver_at or relay_after)) for each in accepted]
-    rows = make_rows(connection, _TYPES, records)
+    rows = make_rows(connection, ROW_TYPES, records)
     statement = (
         insert_into(connection, notifications)
-        .from_select(list(_TYPES), select(*store_words(connection.dialect.name, rows)).where(true()))
+        .from_select(list(ROW_TYPES), select(*store_words(connection.dialect.name, rows)).where(true()))
         .on_conflict_do_nothing(index_elements=[notifications.c.id])
         .returning(notifications.c.id)
     )
@@ -100,38 +100,33 @@ async def upsert_routed(
 
     Answers the ids this call routed. One that is missing was routed by somebody else in between: roll back.
     """
-    records = [_record(each, relay_after=relay_after, routed_at=now, outcome=outcome) for each, outcome in routed]
+    records = make_routed_records(routed, now=now, relay_after=relay_after)
     return {row.id for row in await _UPSERT_ROUTED.execute(connection, records)}
+
+
+def make_routed_records(
+    routed: Sequence[tuple[Notification, Routed]], *, now: datetime, relay_after: datetime
+) -> list[tuple[Any, ...]]:
+    """The rows for `build_upsert_routed`; their types are `ROW_TYPES`."""
+    return [_record(each, relay_after=relay_after, routed_at=now, outcome=outcome) for each, outcome in routed]
 
 
 _ROUTED = ("routed_at", "relay_after", "recipients_count", "problems", "title", "body", "rendered", "search")
 
 
-def _build_upsert_routed(dialect_name: str, rows: FromClause) -> Executable:
+def build_upsert_routed(dialect_name: str, rows: FromClause) -> Any:
+    """Stores notifications as routed and returns the ids of those that nobody had routed before."""
     source = select(*store_words(dialect_name, rows)).where(true())
-    insertion = dialect_insert(dialect_name, notifications).from_select(list(_TYPES), source)
+    insertion = dialect_insert(dialect_name, notifications).from_select(list(ROW_TYPES), source)
     new = insertion.excluded
-    upsert: Executable = insertion.on_conflict_do_update(
+    return insertion.on_conflict_do_update(
         index_elements=[notifications.c.id],
-        set_={
-            name: new[name]
-            for name in (
-                "routed_at",
-                "relay_after",
-                "recipients_count",
-                "problems",
-                "title",
-                "body",
-                "rendered",
-                "search",
-            )
-        },
+        set_={name: new[name] for name in _ROUTED},
         where=notifications.c.routed_at.is_(None),
     ).returning(notifications.c.id)
-    return upsert
 
 
-_UPSERT_ROUTED = RowsStatement(_TYPES, _build_upsert_routed)
+_UPSERT_ROUTED = RowsStatement(ROW_TYPES, build_upsert_routed)
 
 
 async def mark_dispatched(connection: AsyncConnection, ids: Collection[UUID], *, now: datetime) -> None:
@@ -266,4 +261,4 @@ def _record(
         "rendered": each.rendered,
         "search": find_words(each.title, each.body),
     }
-    return tuple(values[name] for name in _TYPES)
+    return tuple(values[name] for name in ROW_TYPES)
