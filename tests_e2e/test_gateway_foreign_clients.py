@@ -41,7 +41,7 @@ CHROMIUM = SystemPackage("Chromium", find_chromium, ("chromium",), "chromium", "
 def node() -> str:
     """Node with the libraries."""
     found = str(get_program(NODE))
-    if not (HERE / "node_modules" / "ws").exists():
+    if not all((HERE / "node_modules" / name).exists() for name in ("ws", "wscat")):
         subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=HERE, check=True)
     return found
 
@@ -99,6 +99,50 @@ async def test_a_node_program_receives_acknowledges_and_resumes(
     await eventually(
         lambda: asyncio.to_thread(queue_counts, stack, f"user.{person.id}"), is_good=lambda counts: counts == (0, 0)
     )
+
+
+async def run_wscat(node: str, url: str, *options: str, say: str) -> list[dict[str, Any]]:
+    """Connect with wscat, type one frame, and answer the frames it shows within 3 s."""
+    program = [node, "node_modules/wscat/bin/wscat", "--no-color", "--connect", url, *options]
+    pipe = subprocess.PIPE
+    # Its standard input stays open: at its end wscat ends, too.
+    process = await asyncio.create_subprocess_exec(
+        *program, "--execute", say, "--wait", "3", cwd=HERE, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        out, errors = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        assert await process.wait() == 0, errors.decode()
+    return [json.loads(line) for line in out.decode().splitlines() if line.startswith("{")]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["header", "subprotocol", "hello"])
+async def test_wscat_from_a_shell_receives_and_acknowledges(
+    stack: Stack, rest: Rest, backend: Backend, node: str, how: str
+) -> None:
+    (person,) = await rest.make_people(1)
+    url = stack.system.notify_urls[0].replace("http", "ws", 1) + "/ws?device_id=shell"
+    options: tuple[str, ...] = ()
+    if how == "header":
+        options = ("--header", f"Authorization: Bearer {person.access}")
+    elif how == "subprotocol":
+        options = ("--subprotocol", "herald.v1", "--subprotocol", f"bearer.{person.access}")
+    hello = {"type": "hello", "token": person.access, "device_id": "shell"}
+    first: dict[str, Any] = hello if how == "hello" else {"type": "ping", "ref": "p"}
+    assert (await run_wscat(node, url, *options, say=json.dumps(first)))[0]["type"] == "welcome"
+    sent = await backend.send_to(person.id, "to the shell")
+    shown = await run_wscat(node, url, *options, say=json.dumps(first))
+    (notification,) = [frame for frame in shown if frame["type"] == "notification"]
+    assert (notification["id"], notification["seq"]) == (sent, 1)
+    assert {frame["type"] for frame in shown} >= {"welcome", "synced"} | ({"pong"} if how != "hello" else set())
+    if how != "hello":
+        # A shell that says one thing: with `hello` that is taken.
+        await run_wscat(node, url, *options, say=json.dumps({"type": "ack", "position": notification["position"]}))
+        await eventually(
+            lambda: asyncio.to_thread(queue_counts, stack, f"user.{person.id}"), is_good=lambda counts: counts == (0, 0)
+        )
 
 
 @pytest.mark.timeout(300)
