@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from mail_box import Mail
@@ -167,3 +168,28 @@ async def test_a_device_that_never_acknowledged_goes_on_where_it_began(mail: Mai
     assert (start.resume, start.seq, start.broadcast) == ("recovered", 0, 0)
     newcomer = decide_start(None, await mail.open(ada, "tablet"), max_items=100)
     assert (newcomer.resume, newcomer.seq, newcomer.broadcast) == ("fresh", 1, 1)
+
+
+def make_id(at: datetime, number: int) -> UUID:
+    """A UUIDv7 of this moment."""
+    return UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | number)
+
+
+async def test_users_the_mirror_does_not_know_yet_see_what_came_after_their_ids(mail: Mail) -> None:
+    early = [make_id(mail.now, number) for number in range(20)]
+    await mail.broadcast()
+    late = [make_id(mail.now + timedelta(milliseconds=1), number) for number in range(20)]
+    await mail.broadcast()
+    unnumbered = uuid4()
+    executed: list[str] = []
+    listener = lambda *arguments: executed.append(arguments[2])  # noqa: E731
+    event.listen(mail.database.engine.sync_engine, "before_cursor_execute", listener)
+    kept = await mail.keep(*early, *late, unnumbered)
+    event.remove(mail.database.engine.sync_engine, "before_cursor_execute", listener)
+    assert len(executed) < 20
+    unread = {each.user_id: each.counts.unread for each in kept}
+    # Their own item, and the broadcasts since; an id without a time belongs to somebody who is new.
+    assert [unread[each] for each in early] == [3] * 20
+    assert [unread[each] for each in late] == [2] * 20
+    assert unread[unnumbered] == 1
+    assert (await mail.open(late[0])).broadcast_floor == 1
