@@ -53,6 +53,7 @@ from notification_service.identity.mirror import AuthListings, Mirror
 from notification_service.identity.personal_data import Subject
 from notification_service.identity.tokens import SignatureCheck
 from notification_service.intake.accept import Acceptor
+from notification_service.intake.handing_over import HandingOver
 from notification_service.intake.live import LiveSender
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
 from notification_service.mailbox.resume import clear_queue_marks
@@ -312,7 +313,7 @@ class Parts:
         return Acceptor(
             database=self.database,
             catalog=self.catalog,
-            publisher=self.publisher,
+            handing_over=HandingOver(self.publisher, self.clock),
             clock=self.clock,
             relay_grace=self.settings.relay_grace,
         )

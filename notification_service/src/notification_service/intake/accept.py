@@ -14,8 +14,6 @@ from sqlalchemy import and_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service import metrics
-from notification_service.background import spawn
-from notification_service.broker.publisher import Publisher
 from notification_service.clock import Clock
 from notification_service.db.dialects import insert_into
 from notification_service.db.engine import Database
@@ -32,6 +30,7 @@ from notification_service.event_types.creation import load_catalogs
 from notification_service.event_types.defaults import UnusableType, find_type
 from notification_service.identity.access import Caller
 from notification_service.intake.check import find_missing_recipients
+from notification_service.intake.handing_over import HandingOver
 from notification_service.intake.models import idempotency_keys
 from notification_service.intake.under_way import KeysUnderWay, lock_keys
 from notification_service.notifications.entity import Notification, Sender, hash_request, make_notification
@@ -87,11 +86,11 @@ class Acceptor:
     """Takes requests of authenticated callers."""
 
     def __init__(
-        self, *, database: Database, catalog: Catalog, publisher: Publisher, clock: Clock, relay_grace: timedelta
+        self, *, database: Database, catalog: Catalog, handing_over: HandingOver, clock: Clock, relay_grace: timedelta
     ) -> None:
         self._database = database
         self._catalog = catalog
-        self._publisher = publisher
+        self._handing_over = handing_over
         self._clock = clock
         self._relay_grace = relay_grace
         self._under_way = KeysUnderWay()
@@ -162,7 +161,7 @@ class Acceptor:
         for index, notification in fresh.items():
             if outcomes[index] is None:
                 outcomes[index] = Accepted(notification.id, is_scheduled=notification.deliver_at is not None)
-        self._hand_over([each for each in taken if each.deliver_at is None], now)
+        self._handing_over.add([make_intake_message(each, now) for each in taken if each.deliver_at is None])
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def _make_notifications(
@@ -233,12 +232,6 @@ class Acceptor:
             known = await _find_keys(connection, sender, [waiting[index] for index in lost])
             for index in lost:
                 outcomes[index] = _find_earlier(waiting[index], known)
-
-    def _hand_over(self, taken: Sequence[Notification], now: datetime) -> None:
-        if taken:
-            messages = [make_intake_message(each, now) for each in taken]
-            # Nobody waits: what is not confirmed is handed over by the relay.
-            spawn(self._publisher.publish_all(messages), name="hand-over")
 
 
 def _describe_unusable(found: UnusableType) -> ServiceError:
