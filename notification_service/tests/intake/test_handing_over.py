@@ -85,7 +85,7 @@ async def test_what_is_too_much_is_left_to_the_relay(amqp_url: str, outside: Bys
     await declare_topology(outside.connection)
     await outside.declare(QUEUE, exchange="notifications.direct", key="private")
     async with proxy_to(amqp_url) as proxy, publishing(proxy, amqp_url) as publisher:
-        handing_over = HandingOver(publisher, SetClock(pace=0.1), max_kept=20)
+        handing_over = HandingOver(publisher, SetClock(pace=0.1), max_bytes=20 * 1027)
         await proxy.refuse()
         await until(lambda: _is_ready(publisher, ready=False))
         handing_over.add(numbered(1, 15))

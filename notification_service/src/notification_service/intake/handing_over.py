@@ -22,8 +22,8 @@ from notification_service.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-MAX_KEPT: Final = 20_000
-"""Messages kept, at most; about 40 MB of usual ones. What comes after them is the relay's, in whatever order."""
+MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""Of messages kept, at most: some 50,000 of usual size. What comes after them is the relay's, in its own order."""
 
 _CHUNK: Final = 250
 _PATIENCE: Final = timedelta(minutes=1)
@@ -33,13 +33,14 @@ _PAUSE: Final = timedelta(milliseconds=500)
 class HandingOver:
     """See the module. The order is that of the calls in this process; of two processes, each keeps its own."""
 
-    def __init__(self, publisher: Publisher, clock: Clock, *, max_kept: int = MAX_KEPT) -> None:
+    def __init__(self, publisher: Publisher, clock: Clock, *, max_bytes: int = MAX_KEPT_BYTES) -> None:
         self._publisher = publisher
         self._clock = clock
-        self._max_kept = max_kept
+        self._max_bytes = max_bytes
         self._numbers = itertools.count()
         # Not handed over, with their places in the order of acceptance.
         self._kept: list[tuple[int, Outgoing]] = []
+        self._kept_bytes = 0
         self._is_catching_up = False
 
     def add(self, messages: Sequence[Outgoing]) -> None:
@@ -50,23 +51,27 @@ class HandingOver:
         elif numbered:
             spawn(self._publish(numbered), name="hand-over")
 
-    async def _publish(self, numbered: Sequence[tuple[int, Outgoing]]) -> None:
+    async def _publish(self, numbered: Sequence[tuple[int, Outgoing]]) -> bool:
+        """Answers whether all of it is with the broker; what is not is kept."""
         outcomes = await self._publisher.publish_all([message for _, message in numbered])
         # What was returned found no intake: that does not pass by itself, and the relay says so.
-        self._keep(
-            [
-                each
-                for each, outcome in zip(numbered, outcomes, strict=True)
-                if outcome in (Outcome.TIMEOUT, Outcome.NACK)
-            ]
-        )
+        failed = [
+            each for each, outcome in zip(numbered, outcomes, strict=True) if outcome in (Outcome.TIMEOUT, Outcome.NACK)
+        ]
+        self._keep(failed)
+        return not failed
 
     def _keep(self, numbered: Sequence[tuple[int, Outgoing]]) -> None:
-        taken = numbered[: max(0, self._max_kept - len(self._kept))]
-        if len(taken) < len(numbered):
-            log.warning("left_to_the_relay", notifications=len(numbered) - len(taken))
-        for each in taken:
+        left = 0
+        for each in numbered:
+            size = _size(each)
+            if self._kept_bytes + size > self._max_bytes:
+                left += 1
+                continue
             insort(self._kept, each, key=_place)
+            self._kept_bytes += size
+        if left:
+            log.warning("left_to_the_relay", notifications=left)
         if self._kept and not self._is_catching_up:
             self._is_catching_up = True
             spawn(self._catch_up(), name="hand-over-again")
@@ -75,9 +80,14 @@ class HandingOver:
         while self._kept:
             await self._wait_for_the_broker()
             chunk, self._kept = self._kept[:_CHUNK], self._kept[_CHUNK:]
-            before = len(self._kept)
-            await self._publish(chunk)
-            if len(self._kept) > before:
+            self._kept_bytes -= sum(map(_size, chunk))
+            try:
+                is_done = await self._publish(chunk)
+            except Exception:
+                # Whatever is wrong with one of them: the relay tries them again, and the others go on.
+                log.exception("left_to_the_relay", notifications=len(chunk))
+                continue
+            if not is_done:
                 await self._clock.sleep(_PAUSE)
         self._is_catching_up = False
 
@@ -95,3 +105,8 @@ class HandingOver:
 
 def _place(numbered: tuple[int, Outgoing]) -> int:
     return numbered[0]
+
+
+def _size(numbered: tuple[int, Outgoing]) -> int:
+    # Properties and headers, as Python keeps them, are about a kilobyte.
+    return len(numbered[1].body) + 1024
