@@ -15,6 +15,7 @@ import pytest
 from service import make_settings
 from sqlalchemy import insert, select, text
 
+from notification_service.entrypoints.arriving import Stored
 from notification_service.entrypoints.parts import Parts
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import raise_version
@@ -87,7 +88,7 @@ def _noting(
 ) -> Callable[[Sequence[Arrival]], Awaitable[Any]]:
     async def noting(arrivals: Sequence[Arrival]) -> Any:
         stored = await store(arrivals)
-        tried.append(stored is not None)
+        tried.append(isinstance(stored, Stored))
         return stored
 
     return noting
@@ -194,8 +195,19 @@ async def test_more_than_items_takes_the_transaction(
 ) -> None:
     if type_ is not None:
         await add_type(site, **type_)
-    kept = await site.handle(arrival(site.ada, title="more", **fields), arrival(site.bob))
+    decided: list[int] = []
+    decide = site.parts.deciding._decide
+
+    async def counting(connection: Any, addressed: Any, *arguments: Any, **options: Any) -> Any:
+        decided.append(len(addressed))
+        return await decide(connection, addressed, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.parts.deciding, "_decide", counting)
+        kept = await site.handle(arrival(site.ada, title="more", **fields), arrival(site.bob))
     assert not site.was_at_once
+    # What was decided on the way is not decided again.
+    assert decided == [2]
     assert site.find_numbers(kept, site.ada) == [(1, "more", 1)]
     assert site.find_numbers(kept, site.bob) == [(1, "T", 1)]
 

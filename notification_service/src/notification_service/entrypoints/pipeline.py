@@ -31,11 +31,11 @@ from notification_service.entrypoints.arriving import (
     make_arrived,
     names_only_users,
 )
-from notification_service.entrypoints.deciding import Addressed, Deciding
+from notification_service.entrypoints.deciding import Addressed, Deciding, Decisions
 from notification_service.entrypoints.fanning_out import PublishDeliveries
 from notification_service.entrypoints.looking_up import Known, look_up_users
 from notification_service.entrypoints.receipt_sources import accepted, given_up
-from notification_service.entrypoints.storing_at_once import StoringAtOnce
+from notification_service.entrypoints.storing_at_once import Prepared, StoringAtOnce
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.creation import load_catalogs
@@ -121,11 +121,14 @@ class Pipeline:
         return self._publish(stored)
 
     async def _store(self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool) -> Stored:
-        stored: Stored | None = None
+        tried: Stored | Prepared | None = None
         if self._at_once is not None and not letters and not asks_first:
-            stored = await self._at_once.store(arrivals)
-        if stored is None:
-            stored = await self._store_for_users(arrivals, letters, asks_first=asks_first)
+            tried = await self._at_once.store(arrivals)
+        stored = (
+            tried
+            if isinstance(tried, Stored)
+            else await self._store_for_users(arrivals, letters, asks_first=asks_first, prepared=tried)
+        )
         if stored is None:
             directory, large = await self._find_everyone(arrivals)
             async with self._database.write() as connection:
@@ -140,7 +143,12 @@ class Pipeline:
         return stored
 
     async def _store_for_users(
-        self, arrivals: Sequence[Arrival], letters: Sequence[DeadLetter], *, asks_first: bool
+        self,
+        arrivals: Sequence[Arrival],
+        letters: Sequence[DeadLetter],
+        *,
+        asks_first: bool,
+        prepared: Prepared | None,
     ) -> Stored | None:
         """Store what is for single users the mirror knows, which is nearly everything: looked up in the transaction
         that stores. None: nothing was stored, because somebody must be asked for first.
@@ -149,10 +157,18 @@ class Pipeline:
         if not names_only_users(wanted):
             return None
         async with self._database.write() as connection:
-            known = await look_up_users(connection, wanted)
+            known = prepared.known if prepared else await look_up_users(connection, wanted)
             if any(find_unknown(wanted, known.directory)):
                 return None
-            return await self._store_in(connection, arrivals, letters, known=known, large=set(), asks_first=asks_first)
+            return await self._store_in(
+                connection,
+                arrivals,
+                letters,
+                known=known,
+                large=set(),
+                asks_first=asks_first,
+                decisions=prepared.decisions if prepared else None,
+            )
 
     async def _store_in(
         self,
@@ -163,6 +179,7 @@ class Pipeline:
         known: Known,
         large: set[UUID],
         asks_first: bool,
+        decisions: Decisions | None = None,
     ) -> Stored:
         now = self._clock.now()
         stored = Stored(now, letters=list(letters))
@@ -175,7 +192,16 @@ class Pipeline:
         )
         stored.routed = [plan.notification for plan in plans]
         arrived = {each.checked.id: each for each in fresh}
-        await self._keep(connection, plans, known=known, catalogs=catalogs, arrived=arrived, stored=stored, now=now)
+        await self._keep(
+            connection,
+            plans,
+            known=known,
+            catalogs=catalogs,
+            arrived=arrived,
+            decisions=decisions,
+            stored=stored,
+            now=now,
+        )
         stored.letter_ids = await insert_dead_letters(connection, stored.letters, now=now)
         return stored
 
@@ -187,6 +213,7 @@ class Pipeline:
         known: Known,
         catalogs: dict[str, TenantCatalog],
         arrived: dict[UUID, Arrival],
+        decisions: Decisions | None,
         stored: Stored,
         now: datetime,
     ) -> None:
@@ -196,7 +223,9 @@ class Pipeline:
             for plan in plans
             if plan.user_ids
         ]
-        routed = await self._deciding.route(connection, addressed, catalogs, now, documents=known.documents)
+        routed = await self._deciding.route(
+            connection, addressed, catalogs, now, documents=known.documents, decided=decisions
+        )
         stored.frames, stored.kept, stored.deliveries = routed.frames, routed.kept, routed.deliveries
         bases = routed.bases
         for plan in plans:

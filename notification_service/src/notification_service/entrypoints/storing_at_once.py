@@ -8,6 +8,7 @@ round trips to save (docs/decisions/0079). Three packages' tables, so the statem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -59,6 +60,19 @@ _WANTED_TYPES: Final[RowTypes] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What need not be done again in the transaction.
+
+    Attributes:
+        known: The people, all of them.
+        decisions: None: deciding itself changes something.
+    """
+
+    known: Known
+    decisions: Decisions | None = None
+
+
 class StoringAtOnce:
     """See the module."""
 
@@ -79,8 +93,8 @@ class StoringAtOnce:
         self._clock = clock
         self._relay_grace = relay_grace
 
-    async def store(self, arrivals: Sequence[Arrival]) -> Stored | None:
-        """Store a batch. None: it is not as simple as that, and nothing was stored.
+    async def store(self, arrivals: Sequence[Arrival]) -> Stored | Prepared | None:
+        """Store a batch. Otherwise it is not as simple as that, and nothing was stored: what was found out on the way.
 
         A notification that was routed before, even a moment ago by another worker, is left out by the statement itself.
 
@@ -98,8 +112,10 @@ class StoringAtOnce:
             fresh = await leave_out_known(connection, arrivals, asks_all=False)
             found = await self._decide(connection, fresh, known, now) if fresh else None
             if found is None:
-                return None
+                return Prepared(known)
             plans, decisions = found
+            if not decisions.is_plain:
+                return Prepared(known, decisions)
             kept = await self._keep(connection, plans, decisions, now)
         kept_ids = {each.notification.id for each in kept}
         routed = [plan.notification for plan in plans if plan.notification.id in kept_ids]
@@ -127,7 +143,7 @@ class StoringAtOnce:
             now,
             documents=known.documents,
         )
-        return (usable, decisions) if decisions is not None and decisions.is_plain else None
+        return None if decisions is None else (usable, decisions)
 
     async def _keep(
         self, connection: AsyncConnection, plans: Sequence[Plan], decisions: Decisions, now: datetime
