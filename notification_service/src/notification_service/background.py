@@ -11,6 +11,8 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
+# Longer than a task takes to end: aiormq waits 2 s for a channel, and a link 5 s for its connection.
+_ASK_AGAIN_S = 10.0
 
 _running: set[asyncio.Task[Any]] = set()
 
@@ -43,3 +45,21 @@ def keep_running(run: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> 
             await asyncio.sleep(_RETRY_S)
 
     return asyncio.create_task(run_again_and_again(), name=name)
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel these and return when they have ended, however they did; None stands for one that never began.
+
+    One that goes on is cancelled again: a library that answers a cancellation with an error of its own, as a broker
+    connection may that is lost at that moment, has swallowed it, and a loop that heals from such errors never ends.
+    """
+    waiting = {task for task in tasks if task is not None}
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        done, waiting = await asyncio.wait(waiting, timeout=_ASK_AGAIN_S)
+        for task in done:
+            if not task.cancelled():
+                task.exception()
+        if waiting:
+            log.warning("tasks_go_on_after_cancellation", tasks=sorted(task.get_name() for task in waiting))

@@ -17,6 +17,7 @@ from tcp_proxy import proxy_to
 from waiting import until
 
 from herald_local.rabbitmq import RabbitNode
+from notification_service import background
 from notification_service.broker import link as link_module
 from notification_service.broker.declare import count_consumers
 from notification_service.broker.link import BrokerLink, open_channel
@@ -101,6 +102,58 @@ async def test_what_cannot_be_set_up_is_tried_again_and_never_called_lost(amqp_u
         assert len(tries) == 3
         assert lost == []
         assert all(each.is_closed for each in tries[:2])
+
+
+async def test_a_set_up_that_is_never_answered_is_given_up(
+    amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_SET_UP_LIMIT_S", 0.3)
+    tries: list[Connection] = []
+
+    async def set_up(connection: Connection) -> None:
+        tries.append(connection)
+        if len(tries) == 1:
+            await asyncio.Event().wait()
+
+    async with running(amqp_url, clock, set_up=set_up) as link:
+        await link.wait_ready(LIMIT)
+        assert len(tries) == 2
+        assert tries[0].is_closed
+
+
+async def test_it_ends_in_the_middle_of_a_set_up(amqp_url: str, clock: SetClock) -> None:
+    frozen = asyncio.Event()
+
+    async with proxy_to(amqp_url) as proxy:
+
+        async def set_up(connection: Connection) -> None:
+            channel = await open_channel(connection)
+            proxy.freeze()
+            frozen.set()
+            await channel.queue_declare("never-answered", auto_delete=True)
+
+        async with running(proxy.through(amqp_url), clock, set_up=set_up), asyncio.timeout(LIMIT.total_seconds()):
+            await frozen.wait()
+            await asyncio.sleep(0.1)  # the question is on its way
+
+
+async def test_it_ends_although_the_library_answers_a_cancellation_with_an_error(
+    amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_ASK_AGAIN_S", 0.3)
+    waiting = asyncio.Event()
+
+    async def set_up(_connection: Connection) -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionResetError("lost at that moment") from None
+
+    async with asyncio.timeout(LIMIT.total_seconds()):
+        async with running(amqp_url, clock, set_up=set_up) as link:
+            await waiting.wait()
+        assert not link.is_ready
 
 
 async def test_the_loss_of_a_guarded_channel_builds_everything_again(amqp_url: str, clock: SetClock) -> None:

@@ -16,7 +16,7 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection
 from typing_extensions import override
 
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
@@ -125,8 +125,7 @@ class BatchConsumer(TapBase):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit.total_seconds()):
                     await self._idle.wait()
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         if self._finishing:
             await asyncio.wait(self._finishing, timeout=limit.total_seconds())
         self._hurry.set()

@@ -18,7 +18,7 @@ from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditi
 from yarl import URL
 
 from notification_service import metrics
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.broker.deliveries import Tap, TappedReader, TappedTransport
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 # 10 s: a dead peer is noticed after three missed beats and a second (33 s); the default of 60 s takes 183 s.
 _HEARTBEAT_S: Final = 10
 _CONNECT_LIMIT_S: Final = 10.0
+# More than the 33 s after which missing beats tell of a dead peer: for one that beats, and does not answer.
+_SET_UP_LIMIT_S: Final = 60.0
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
@@ -38,8 +40,9 @@ BROKER_ERRORS = (AMQPError, ConnectionError, OSError, RuntimeError, asyncio.Inva
 class BrokerLink:
     """Keeps one connection open.
 
-    `set_up` runs on every new connection and builds what its owner needs (channels, consumers); when it fails, the
-    connection is closed and tried again later. `on_lost` runs once for every connection that was set up and is gone.
+    `set_up` runs on every new connection and builds what its owner needs (channels, consumers); when it fails, or is
+    not done after a minute, the connection is closed and tried again later. `on_lost` runs once for every connection
+    that was set up and is gone.
     """
 
     def __init__(
@@ -111,9 +114,7 @@ class BrokerLink:
 
     async def close(self) -> None:
         """Close the connection for good."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         if self._connection is not None:
             await _close(self._connection)
             self._connection = None
@@ -151,7 +152,8 @@ class BrokerLink:
                 transport = TappedTransport()
                 self._connection = connection = await aiormq.connect(self._url, transport_factory=transport)
                 _READERS[connection] = transport.reader
-            await self._set_up(connection)
+            async with asyncio.timeout(_SET_UP_LIMIT_S):
+                await self._set_up(connection)
             was_set_up = True
             self.problem = None
             self._ready.set()

@@ -15,7 +15,7 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection
 from typing_extensions import override
 
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.broker.consumer import acknowledge, consume
 from notification_service.broker.declare import declare_queue, declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
@@ -144,10 +144,7 @@ class _Consuming(TapBase):
         if self._channel is not None and self.tag is not None:
             with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
                 await self._channel.basic_cancel(self.tag, timeout=2)
-        tasks = [*([self._task] if self._task is not None else []), *self._handing_over]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._task, *self._handing_over)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
                 await self.work.drain()

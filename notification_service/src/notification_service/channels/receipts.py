@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from notification_service import metrics
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.broker.publisher import Outcome as Published
 from notification_service.broker.publisher import Outgoing, Publisher
 from notification_service.channels.outcome import Outcome
@@ -109,8 +109,7 @@ class Receipts:
         """Publish what is left and end."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         self._task = None
         await self._publish_some()
 

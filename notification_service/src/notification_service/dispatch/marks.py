@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from notification_service import failpoints
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatched
@@ -53,9 +53,7 @@ class DispatchMarks:
 
     async def stop(self) -> None:
         """Write what is left and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         try:
             await self._flush()
         except Unavailable:

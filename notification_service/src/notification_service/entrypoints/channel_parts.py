@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from notification_service.background import keep_running, spawn
+from notification_service.background import end_tasks, keep_running, spawn
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.broker.publisher import Publisher
 from notification_service.broker.work import WorkConsumers
@@ -273,9 +273,7 @@ class ChannelParts:
 
     async def stop(self) -> None:
         """Finish what is under way."""
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await end_tasks(*self._beside)
         await self.consumers.stop()
         await self.poison.stop()
         with contextlib.suppress(Unavailable):

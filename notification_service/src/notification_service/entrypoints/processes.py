@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from notification_service import metrics
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.broker.consumer import BatchConsumer
 from notification_service.broker.isolating import Isolating
 from notification_service.dead_letters.poison import PoisonHandler
@@ -113,9 +113,7 @@ class Worker:
         try:
             await asyncio.Event().wait()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await end_tasks(*beside)
             await asyncio.gather(*(consumer.stop() for consumer in self.consumers), self._parts.channels.stop())
 
     async def _fill_mirror(self) -> None:
@@ -138,8 +136,7 @@ async def run_worker(worker: Worker) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 @contextlib.asynccontextmanager
@@ -154,9 +151,7 @@ async def run_scheduler(parts: Parts) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
 
 def make_checks(parts: Parts, worker: Worker | None = None) -> dict[str, Check]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
 from notification_service.gateway.ports import Mailbox
@@ -55,9 +55,7 @@ class Cursors:
 
     async def stop(self) -> None:
         """Write what is left and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         try:
             await self._flush()
         except Unavailable:

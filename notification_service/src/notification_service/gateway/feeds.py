@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from notification_service import failpoints, metrics
-from notification_service.background import keep_running, spawn
+from notification_service.background import end_tasks, keep_running, spawn
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
@@ -57,9 +57,7 @@ class Feeds:
 
     async def stop(self) -> None:
         """Settle what is left and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         await self._settle()
 
     # --- who is here ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 import structlog
 
-from notification_service.background import keep_running, spawn
+from notification_service.background import end_tasks, keep_running, spawn
 from notification_service.broker.consumer import Incoming
 from notification_service.broker.publisher import Outgoing, Publisher
 from notification_service.clock import Clock
@@ -100,9 +100,7 @@ class Gossip:
 
     async def stop(self) -> None:
         """Say goodbye."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         await self._say(bye=True)
 
     # --- what this process tells ----------------------------------------------------------------------------------

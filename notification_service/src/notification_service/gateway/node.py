@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from notification_service import metrics
-from notification_service.background import keep_running, spawn
+from notification_service.background import end_tasks, keep_running, spawn
 from notification_service.broker.consumer import Incoming
 from notification_service.broker.node_queue import NodeQueue
 from notification_service.broker.publisher import Publisher
@@ -220,9 +220,7 @@ class GatewayNode:
     async def stop(self) -> None:
         """Leave: cursors written, frames settled or returned, the other nodes told."""
         await self.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         await self.cursors.stop()
         await self.feeds.stop()
         await self.gossip.stop()

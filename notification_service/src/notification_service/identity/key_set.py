@@ -10,7 +10,7 @@ import httpx
 import jwt
 import structlog
 
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.clock import Clock
 from shared_contracts.claims import SIGNING_ALGORITHMS
 
@@ -47,9 +47,7 @@ class KeySet:
 
     async def stop(self) -> None:
         """Stop fetching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     def refresh(self) -> None:
         """Fetch now: the auth service announced a rotation."""

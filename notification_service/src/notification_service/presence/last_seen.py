@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from notification_service.background import keep_running
+from notification_service.background import end_tasks, keep_running
 from notification_service.clock import Clock
 from notification_service.db.engine import Database
 from notification_service.errors import Unavailable
@@ -43,9 +43,7 @@ class LastSeen:
 
     async def stop(self) -> None:
         """Write what is left and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         await self._flush()
 
     async def _run(self) -> None:
