@@ -25,7 +25,7 @@ from notification_service.clock import SystemClock
 from notification_service.db.engine import Database
 from notification_service.db.migrate import migrate
 from notification_service.entrypoints.channel_parts import ChannelParts
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from notification_service.notifications.entity import EventTypeDefaults, Sender, make_notification
 from notification_service.notifications.repository import Routed, upsert_routed
 from notification_service.settings import Settings

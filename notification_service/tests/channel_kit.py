@@ -28,7 +28,7 @@ from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
 from notification_service.entrypoints.channel_parts import ChannelParts
 from notification_service.errors import Unavailable
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from notification_service.notifications.entity import EventTypeDefaults, Notification, Sender, make_notification
 from notification_service.notifications.repository import Routed, upsert_routed
 from notification_service.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from notification_service.db.engine import Database
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from notification_service.mailbox import resume
 from notification_service.mailbox.actions import Action
 from notification_service.mailbox.changes import read_changes

@@ -17,7 +17,7 @@ from notification_service.channels.queueing import mark_queued
 from notification_service.contacts.models import contacts
 from notification_service.db.base import AnyRow
 from notification_service.db.engine import Database
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from shared_contracts.delivery_state import DeliveryState
 from shared_contracts.error_codes import Reason
 from shared_contracts.identity_events import UserSnapshot

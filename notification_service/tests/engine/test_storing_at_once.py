@@ -20,7 +20,7 @@ from notification_service.entrypoints.parts import Parts
 from notification_service.errors import Unavailable
 from notification_service.event_types.catalog import raise_version
 from notification_service.event_types.models import event_types
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from notification_service.intake.check import CheckedRequest
 from notification_service.intake.receive import Arrival
 from notification_service.mailbox.models import items, streams

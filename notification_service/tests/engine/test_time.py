@@ -27,7 +27,7 @@ from notification_service.digests.schedules import insert_schedule
 from notification_service.entrypoints.parts import Parts
 from notification_service.event_types.catalog import raise_version
 from notification_service.event_types.models import event_types
-from notification_service.identity.mirror import upsert_users
+from notification_service.identity.mirror_rows import upsert_users
 from notification_service.identity.models import groups, memberships, users
 from notification_service.intake.check import CheckedRequest
 from notification_service.intake.models import idempotency_keys

@@ -2,110 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-from builders import WALL_CLOCK, make_identity, make_info
-from typing_extensions import override
 from websockets.frames import Frame, Opcode
+from wires import REQUEST, Node, Wire, connect
 
-from notification_service.clock import SystemClock
-from notification_service.gateway.connection import Connection, make_protocol_class
 from notification_service.gateway.effects import Acked, ChangeItems, Effect
-from notification_service.gateway.handshake import OriginRule
-from notification_service.gateway.node import GatewayNode
-from notification_service.gateway.session import Limits
 from notification_service.notifications.pages import FrameType
-from notification_service.settings import Settings
-from shared_contracts.ws.frames import AckMode, Hello
-
-REQUEST = (
-    b"GET /ws?ack=%b HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer t\r\n\r\n"
-)
-
-
-class Wire(asyncio.Transport):
-    """What the kernel would be given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.waiting = 0
-        self.is_aborted = self.is_closed = self.has_ended = False
-
-    @override
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    @override
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    @override
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        assert high is not None
-        assert low is not None
-
-    @override
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else default
-
-    @override
-    def can_write_eof(self) -> bool:
-        return True
-
-    @override
-    def write_eof(self) -> None:
-        self.has_ended = True
-
-    @override
-    def abort(self) -> None:
-        self.is_aborted = True
-
-    @override
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class Node:
-    """Notes what connections want done."""
-
-    def __init__(self) -> None:
-        self.settings, self.clock, self.limits = Settings(), SystemClock(), Limits()
-        self.origin_rule = OriginRule(frozenset(), allow_missing=True)
-        self.effects: list[Effect] = []
-        self.closed: list[Connection] = []
-        self.on_effect: Callable[[Effect], None] = self.effects.append
-
-    def admit(self) -> None:
-        return None
-
-    def on_opened(self, connection: Connection) -> None:
-        pass
-
-    def on_closed(self, connection: Connection) -> None:
-        self.closed.append(connection)
-
-    def do(self, _connection: Connection, effect: Effect) -> None:
-        self.on_effect(effect)
-
-
-def connect(node: Node, *, ack: AckMode = AckMode.CLIENT, request: bytes | None = None) -> tuple[Connection, Wire]:
-    protocol = make_protocol_class(cast("GatewayNode", node))
-    connection, wire = protocol(server_state=SimpleNamespace(connections=set())), Wire()
-    connection.connection_made(wire)
-    connection.data_received(request or REQUEST % ack.encode())
-    hello = Hello(token="t", ack=ack)
-    now = node.clock.monotonic()
-    connection.run(
-        connection.session.on_identified(make_identity(), hello, make_info(), now=now, wall_clock=WALL_CLOCK)
-    )
-    return connection, wire
+from shared_contracts.ws.frames import AckMode
 
 
 def frame(payload: bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True) -> bytes:

@@ -61,7 +61,7 @@ def test_before_the_start_nothing_is_written() -> None:
     assert follower.on_top(5, 0.0) == []
     assert follower.on_broadcast_top(5, 0.0) == []
     assert follower.on_flushed(0.0) == []
-    assert not follower.take_broadcast(1, 0.0)
+    assert not follower.take_broadcasts(1, 1, 0.0)
 
 
 def test_what_arrives_while_it_fetches_is_fetched_too() -> None:
@@ -214,27 +214,27 @@ def test_in_client_mode_the_kernel_does_not() -> None:
 
 def test_broadcasts_are_taken_in_order() -> None:
     follower, _ = follow()
-    assert follower.take_broadcast(1, 0.0)
+    assert follower.take_broadcasts(1, 1, 0.0)
     assert follower.position.decode() == position(0, 1)
-    assert not follower.take_broadcast(1, 0.0)
+    assert not follower.take_broadcasts(1, 1, 0.0)
     assert follower.is_live
 
 
 def test_a_missing_broadcast_is_fetched() -> None:
     follower, _ = follow()
-    assert not follower.take_broadcast(2, 0.0)
+    assert not follower.take_broadcasts(2, 2, 0.0)
     assert follower.go_on(0.0) == [Fetch(0, 0, 4)]
     page = Page([item(1, is_broadcast=True), item(2, is_broadcast=True)], 0, 2, has_more=False)
     effects = follower.on_page(page, 0.0)
     assert [frame["position"] for frame in frames(effects)] == [position(0, 1), position(0, 2)]
-    assert follower.take_broadcast(3, 0.0)
+    assert follower.take_broadcasts(3, 3, 0.0)
 
 
 def test_broadcasts_count_in_the_window() -> None:
     follower, _ = follow(window=2)
-    assert follower.take_broadcast(1, 0.0)
+    assert follower.take_broadcasts(1, 1, 0.0)
     live(follower, 1)
-    assert not follower.take_broadcast(2, 0.0)
+    assert not follower.take_broadcasts(2, 2, 0.0)
     assert follower.go_on(0.0) == []
     # An acknowledgement covers both streams up to the frame that carried it, and not the frame after.
     follower.settle(0, 1, 0.0)
@@ -243,7 +243,7 @@ def test_broadcasts_count_in_the_window() -> None:
 
 def test_in_auto_mode_broadcasts_need_no_room() -> None:
     follower, _ = follow(ack=AckMode.AUTO, window=1)
-    assert all(follower.take_broadcast(number, 0.0) for number in range(1, 5))
+    assert all(follower.take_broadcasts(number, number, 0.0) for number in range(1, 5))
     assert follower.on_flushed(0.0) == [Acked(0, 4)]
 
 
@@ -350,7 +350,7 @@ def test_a_top_the_store_knows_of_is_caught_up_with() -> None:
 @pytest.mark.req("DG-6")
 def test_a_broadcast_the_store_knows_of_is_caught_up_with() -> None:
     follower, _ = follow()
-    assert follower.take_broadcast(1, 0.0)
+    assert follower.take_broadcasts(1, 1, 0.0)
     assert follower.on_broadcast_top(1, 0.0) == []
     assert follower.on_broadcast_top(2, 0.0) == [Fetch(0, 1, 3)]
     assert follower.on_broadcast_top(3, 0.0) == []
@@ -439,7 +439,7 @@ class World:
         self.broadcast_top += 1
         if self.chance.random() < 0.2:
             return  # lost
-        if self.follower.take_broadcast(self.broadcast_top, self.now):
+        if self.follower.take_broadcasts(self.broadcast_top, self.broadcast_top, self.now):
             self.got.append(("broadcast", self.broadcast_top))
             self.unacked.append(self.follower.position.decode())
         else:
@@ -488,7 +488,7 @@ class World:
         for _ in range(20 * (self.top + self.broadcast_top + 10)):
             self.now += 1.5
             self.run(self.follower.on_top(self.top, self.now))
-            if not self.follower.take_broadcast(self.broadcast_top, self.now):
+            if not self.follower.take_broadcasts(self.broadcast_top, self.broadcast_top, self.now):
                 self.run(self.follower.go_on(self.now))
             else:
                 self.got.append(("broadcast", self.broadcast_top))
@@ -532,7 +532,7 @@ def test_who_does_not_take_what_is_written_is_left_alone_until_they_do() -> None
     follower.pause()
     assert follower.on_page(make_page([1, 2], seq=2), 0.0) == []
     assert follower.on_item(3, FrameType.NOTIFICATION, b"{}", is_repeat=False, now=0.0) == []
-    assert not follower.take_broadcast(1, 0.0)
+    assert not follower.take_broadcasts(1, 1, 0.0)
     assert follower.go_on(0.0) == []
     assert follower.on_top(9, 0.0) == []
     assert follower.resume(1.0) == [Fetch(0, 0, 64)]

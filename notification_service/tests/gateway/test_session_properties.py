@@ -123,7 +123,7 @@ class OneDevice(RuleBasedStateMachine):
         if is_lost or self.closed:
             return
         follower = self.session.follower
-        if follower.take_broadcast(self.broadcasts, self.now):
+        if follower.take_broadcasts(self.broadcasts, self.broadcasts, self.now):
             self.on_frame({"type": "notification", "position": follower.position.decode(), "redelivered": False})
         else:
             self.take(follower.go_on(self.now))

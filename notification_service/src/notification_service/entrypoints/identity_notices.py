@@ -16,7 +16,7 @@ from notification_service.clock import Clock, format_time
 from notification_service.db.engine import Database
 from notification_service.errors import Unavailable
 from notification_service.event_types.repository import find_event_types
-from notification_service.identity.mirror import Event
+from notification_service.identity.mirror_rows import Event
 from shared_contracts.identity_events import IdentityEventType, NewDeviceLoginEvent, UserEvent
 from shared_contracts.topology import KEY_EVENT, NOTIFICATIONS_DIRECT
 

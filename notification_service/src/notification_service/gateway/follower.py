@@ -153,21 +153,25 @@ class Follower:
             effects += self._write_held(now)
         return effects
 
-    def take_broadcast(self, number: int, now: float) -> bool:
-        """Whether to write this broadcast to the socket now; its number is then counted as sent.
+    def take_broadcasts(self, first: int, last: int, now: float) -> bool:
+        """Whether to write these broadcasts to the socket now, all of them; their numbers are then counted as sent.
 
-        The fast path of broadcasts: the frame is the same for every socket but for `position`, so no effect is built.
-        When the answer is no, `go_on` says what to do instead.
+        The fast path of broadcasts: the frames are the same for every socket but for `position`, so no effect is built.
+        When the answer is no for a single one, `go_on` says what to do instead.
         """
-        self._heard_broadcast = max(self._heard_broadcast, number)
-        if not self._live or number <= self.sent_broadcast:
+        self._heard_broadcast = max(self._heard_broadcast, last)
+        if not self._live or first <= self.sent_broadcast:
             return False
-        if number != self.sent_broadcast + 1 or not self._has_room(FrameType.NOTIFICATION):
-            self._live = False
+        by_client = self._acks is AckMode.CLIENT
+        has_room = not by_client or len(self._unacked) + last - first < self._max_unacked
+        if first != self.sent_broadcast + 1 or not has_room:
+            if first == last:
+                self._live = False
             return False
-        self.sent_broadcast = number
-        if self._acks is AckMode.CLIENT:
-            self._unacked.append((self.sent_seq, number, now))
+        self.sent_broadcast = last
+        if by_client:
+            for number in range(first, last + 1):
+                self._unacked.append((self.sent_seq, number, now))
         return True
 
     def on_page(self, page: Page, now: float) -> list[Effect]:

@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import structlog
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Uuid, and_, delete, select, true
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notification_service.batching import Batcher
@@ -21,20 +21,20 @@ from notification_service.broker.consumer import Incoming
 from notification_service.clock import Clock
 from notification_service.db.dialects import insert_into
 from notification_service.db.engine import Database
-from notification_service.db.rows import RowTypes, make_rows
 from notification_service.errors import Unavailable
+from notification_service.identity.mirror_rows import (
+    Event,
+    OnErased,
+    add_members,
+    apply_events,
+    upsert_groups,
+    upsert_users,
+)
 from notification_service.identity.models import groups, memberships, progress, users
 from shared_contracts.headers import INTERNAL_KEY
 from shared_contracts.identity_events import (
-    GroupDeletedEvent,
-    GroupEvent,
     GroupSnapshot,
-    IdentityEvent,
-    MembersChangedEvent,
     Membership,
-    UnknownEvent,
-    UserDeletedEvent,
-    UserEvent,
     UserSnapshot,
     parse_identity_event,
 )
@@ -48,17 +48,9 @@ _CALL_LIMIT_S: Final = 10.0
 _CATCH_UP_TRIES: Final = 80
 _CATCH_UP_PAUSE: Final = timedelta(milliseconds=25)
 
-_USER_TYPES: RowTypes = {column.name: column.type for column in users.columns}
-_GROUP_TYPES: RowTypes = {column.name: column.type for column in groups.columns}
-_MEMBER_TYPES: RowTypes = {"group_id": Uuid(), "user_id": Uuid()}
-
 # A request line has room for 8,190 characters in the auth service's server.
 _MAX_QUERY: Final = 6_000
 _MAX_IDS: Final = 100
-
-Event = IdentityEvent | UnknownEvent
-OnErased = Callable[[AsyncConnection, UUID, str], Awaitable[None]]
-"""Is told who was erased, and of which tenant, in the transaction that takes them out of the mirror, and before."""
 
 Follower = Callable[[Sequence[Event]], Awaitable[None]]
 """Is told of events after they were applied, and again if the process dies before it is done."""
@@ -149,10 +141,7 @@ class Mirror:
         if events:
             async with self._database.write() as connection:
                 await _lock_revision(connection)
-                for event in events:
-                    if isinstance(event, UserDeletedEvent):
-                        await self._on_erased(connection, event.data.id, event.tenant)
-                    await _apply(connection, event)
+                await apply_events(connection, events, on_erased=self._on_erased)
                 await _write_revision(connection, events[-1].revision)
         # All that arrived: what is known by its revision may be known from before a crash, and nobody told yet.
         return self._tell(arrived)
@@ -201,7 +190,7 @@ class Mirror:
             await _delete_others(connection, groups, {team.id for team in teams})
             await upsert_users(connection, people)
             await upsert_groups(connection, teams)
-            await _add_members(connection, [(each.group_id, each.user_id) for each in members])
+            await add_members(connection, [(each.group_id, each.user_id) for each in members])
             await _write_revision(connection, revision or 0)
         log.info("identity_mirror_filled", users=len(people), groups=len(teams), revision=revision)
         return revision or 0
@@ -266,7 +255,7 @@ class Mirror:
         async with self._database.write() as connection:
             if await _is_not_ahead_of(connection, oldest):
                 await upsert_groups(connection, teams)
-                await _add_members(connection, members)
+                await add_members(connection, members)
         return True
 
 
@@ -312,82 +301,6 @@ def _is_gapless(events: Sequence[Event], *, after: int) -> bool:
             return False
         expected = event.revision
     return True
-
-
-async def _apply(connection: AsyncConnection, event: Event) -> None:
-    match event:
-        case UserEvent(data=data):
-            await upsert_users(connection, [data])
-        case UserDeletedEvent(data=data):
-            await connection.execute(delete(memberships).where(memberships.c.user_id == data.id))
-            await connection.execute(delete(users).where(users.c.id == data.id))
-        case GroupEvent(data=data):
-            await upsert_groups(connection, [data])
-        case GroupDeletedEvent(data=data):
-            await connection.execute(delete(memberships).where(memberships.c.group_id == data.id))
-            await connection.execute(delete(groups).where(groups.c.id == data.id))
-        case MembersChangedEvent(data=data):
-            await _add_members(connection, [(data.group_id, user_id) for user_id in data.added])
-            if data.removed:
-                # At most 1,000 of one event (docs/identity.md): SQLite takes 32,766 parameters.
-                await connection.execute(
-                    delete(memberships).where(
-                        and_(memberships.c.group_id == data.group_id, memberships.c.user_id.in_(data.removed))
-                    )
-                )
-        case _:
-            pass  # sessions, keys and logins do not concern the mirror
-
-
-async def upsert_users(connection: AsyncConnection, people: Sequence[UserSnapshot]) -> None:
-    """Write users as they are now."""
-    await _upsert(
-        connection,
-        users,
-        _USER_TYPES,
-        [
-            (
-                each.id,
-                each.tenant,
-                each.external_id,
-                each.username,
-                each.email,
-                each.email_verified,
-                each.phone,
-                each.locale,
-                each.timezone,
-                list(each.roles),
-                each.is_active,
-                each.created_at,
-            )
-            for each in {each.id: each for each in people}.values()
-        ],
-    )
-
-
-async def upsert_groups(connection: AsyncConnection, teams: Sequence[GroupSnapshot]) -> None:
-    """Write groups as they are now."""
-    records = [(each.id, each.tenant, each.slug, each.name) for each in {each.id: each for each in teams}.values()]
-    await _upsert(connection, groups, _GROUP_TYPES, records)
-
-
-async def _upsert(connection: AsyncConnection, table: Any, types: RowTypes, records: Sequence[tuple[Any, ...]]) -> None:
-    for start in range(0, len(records), _PAGE):
-        rows = make_rows(connection, types, records[start : start + _PAGE])
-        insertion = insert_into(connection, table).from_select(list(types), select(*rows.c).where(true()))
-        await connection.execute(
-            insertion.on_conflict_do_update(
-                index_elements=[table.c.id],
-                set_={name: insertion.excluded[name] for name in types if name != "id"},
-            )
-        )
-
-
-async def _add_members(connection: AsyncConnection, pairs: Sequence[tuple[UUID, UUID]]) -> None:
-    for start in range(0, len(pairs), _PAGE):
-        rows = make_rows(connection, _MEMBER_TYPES, sorted(set(pairs[start : start + _PAGE])))
-        insertion = insert_into(connection, memberships).from_select(list(_MEMBER_TYPES), select(*rows.c).where(true()))
-        await connection.execute(insertion.on_conflict_do_nothing())
 
 
 async def _find_others(connection: AsyncConnection, table: Any, ids: set[UUID]) -> list[UUID]:

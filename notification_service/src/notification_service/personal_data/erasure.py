@@ -25,7 +25,7 @@ from notification_service.db.dialects import insert_into
 from notification_service.db.engine import Database
 from notification_service.errors import Unavailable
 from notification_service.identity import audit
-from notification_service.identity.mirror import Event
+from notification_service.identity.mirror_rows import Event
 from notification_service.identity.models import users
 from notification_service.identity.personal_data import PersonalData, Subject
 from notification_service.personal_data.models import erasures
