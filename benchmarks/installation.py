@@ -75,6 +75,16 @@ class Installation:
             ).fetchone()
         return int(row[0] or 0) if row else 0
 
+    def analyze(self) -> None:
+        """Give PostgreSQL's planner its statistics, as autovacuum does within the first minute of a new database.
+
+        Without them, statements over rows go through whole tables, which is 6 % of everything at 500 messages a second.
+        """
+        url = self.system.notify_database
+        if url is not None:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("ANALYZE")
+
     def start(self) -> None:
         """Prepare the databases and start every process."""
         for _, command in self.system.preparations():

@@ -68,6 +68,7 @@ def measure_private(bench: Bench) -> Figures:
 def _measure_flows(bench: Bench, sizes: Sizes, clock: CpuClock) -> Figures:
     """As many as go through, then a steady rate."""
     bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=3.0)
+    bench.installation.analyze()
     clock.restart()
     flow = bench.load.call(Agent.flow_private, in_flight=sizes.in_flight, seconds=sizes.private_s)
     _settle()
@@ -98,6 +99,7 @@ def _measure_broadcast(bench: Bench, *, ack_every: int) -> Figures:
     sizes = bench.sizes
     _open(bench, sizes.broadcast_sockets, ack_every=ack_every)
     bench.load.call(Agent.flow_broadcasts, in_flight=4, count=20)
+    bench.installation.analyze()
     clock = bench.installation.clock(bench.load.pid)
     flow = bench.load.call(Agent.flow_broadcasts, in_flight=4, count=sizes.broadcasts)
     figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
@@ -117,6 +119,7 @@ def measure_idle(bench: Bench) -> Figures:
     _settle(3.0)
     # Users who never connected have no queue yet.
     people = bench.people.get_new(sizes.idle_sockets)
+    bench.installation.analyze()
     before = memory_kb(gateway), memory_kb(broker)
     clock = bench.installation.clock(bench.load.pid)
     opened = bench.load.call(Agent.open, people=people, ack_every=1, at_once=200)
@@ -148,6 +151,7 @@ def measure_resume(bench: Bench) -> Figures:
     wanted = sizes.waiting * len(people)
     _wait_for_depth(bench, wanted)
     people = bench.people.get(sizes.resuming_users)
+    bench.installation.analyze()
     queries = bench.installation.count_queries()
     clock = bench.installation.clock(bench.load.pid)
     opened = bench.load.call(
