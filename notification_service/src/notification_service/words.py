@@ -16,6 +16,8 @@ _MAX_WORD: Final = 64
 _WORD: Final = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 _SPACELESS: Final = re.compile(r"([\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 
+_ASCII_SEPARATORS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -50,4 +52,6 @@ def _split(text: str) -> list[str]:
         text = "".join(each for each in folded if not unicodedata.combining(each))
         text = _SPACELESS.sub(r" \1 ", text)
         return [word[:_MAX_WORD] for word in _WORD.findall(text)]
-    return [word[:_MAX_WORD] for word in _WORD.findall(text.lower())]
+    # Nearly every text: a table and `split` take a third of the time of the expression.
+    words = text.lower().translate(_ASCII_SEPARATORS).split()
+    return words if max(map(len, words), default=0) <= _MAX_WORD else [word[:_MAX_WORD] for word in words]

@@ -33,7 +33,6 @@ from notification_service.entrypoints.looking_up import Known, look_up_users
 from notification_service.event_types.catalog import Catalog, TenantCatalog
 from notification_service.event_types.defaults import UnusableType
 from notification_service.event_types.entity import PLAIN_MESSAGE
-from notification_service.identity.lookup import find_unknown
 from notification_service.intake.receive import Arrival
 from notification_service.mailbox.keep import Numbered, build_raise_tops, describe_kept
 from notification_service.mailbox.live_broadcasts import LiveBroadcasts
@@ -106,8 +105,6 @@ class StoringAtOnce:
             return None
         async with self._database.single() as connection:
             known = await look_up_users(connection, wanted)
-            if any(find_unknown(wanted, known.directory)):
-                return None
             now = self._clock.now()
             fresh = await leave_out_known(connection, arrivals, asks_all=False)
             found = await self._decide(connection, fresh, known, now) if fresh else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import String, select
@@ -14,7 +14,7 @@ from notification_service.db.rows import RowsStatement
 from notification_service.mailbox.models import broadcast_streams, broadcasts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LiveList:
     """The broadcasts of one tenant that are neither removed nor expired at `version`.
 
@@ -27,11 +27,15 @@ class LiveList:
     version: int
     seqs: list[int]
     expiring: list[tuple[datetime, int]]
+    _moment: datetime | None = field(default=None, compare=False)
+    _left: list[int] = field(default_factory=list, compare=False)
 
     def count_after(self, floor: int, now: datetime) -> int:
         """How many count for a user who has been there since `floor`."""
-        lasting = len(self.seqs) - bisect_right(self.seqs, floor)
-        return lasting + sum(1 for expiry, seq in self.expiring if seq > floor and expiry > now)
+        if now != self._moment:
+            # Once for all users of a batch, which are of the same moment.
+            self._moment, self._left = now, sorted(seq for expiry, seq in self.expiring if expiry > now)
+        return sum(len(seqs) - bisect_right(seqs, floor) for seqs in (self.seqs, self._left) if seqs)
 
 
 NONE = LiveList(0, [], [])

@@ -101,6 +101,7 @@ class _Choice:
     number: int
 
 
+_OUTGOING = tuple(channel for channel in Channel if channel is not Channel.IN_APP)
 _THROTTLED_RULE = Rule("event_type.throttle", True, "event_type")  # noqa: FBT003 - a value, not a flag
 
 
@@ -158,10 +159,9 @@ def choose_channels(notification: Notification, type_: EventType, layers: Sequen
     """Channels a notification goes to: those the request or its type names, else in-app and what the user asked for."""
     if notification.channels is not None:
         return notification.channels
-    asked = (
-        channel for channel in Channel if channel is not Channel.IN_APP and wants_channel(channel, type_.rules, layers)
-    )
-    return (Channel.IN_APP, *asked) if layers else (Channel.IN_APP,)
+    if not any(layer.document for layer in layers):
+        return (Channel.IN_APP,)
+    return (Channel.IN_APP, *(channel for channel in _OUTGOING if wants_channel(channel, type_.rules, layers)))
 
 
 def _choose(
