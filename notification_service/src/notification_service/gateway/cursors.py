@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -57,7 +58,8 @@ class Cursors:
         """Write what is left and end."""
         await end_tasks(self._task)
         try:
-            await self._flush()
+            while self._waiting:
+                await self._write_some()
         except Unavailable:
             log.warning("cursors_not_written", devices=len(self._waiting))
 
@@ -71,22 +73,25 @@ class Cursors:
                     await self._clock.sleep(_URGENT_PAUSE)
             self._is_urgent.clear()
             try:
-                await self._flush()
+                await self._write_some()
+                while len(self._waiting) >= _BATCH:
+                    await self._write_some()
             except Unavailable:
                 log.warning("cursors_not_written", devices=len(self._waiting))
+            # What came meanwhile waits for others: there is always some, and it would be written by twos and threes.
+            if not self._waiting:
+                self._has_work.clear()
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            keys = list(self._waiting)[:_BATCH]
-            self._writing = {key: self._waiting.pop(key) for key in keys}
-            try:
-                await self._mailbox.write_cursors(
-                    [(user_id, device_id, cursor) for (user_id, device_id), cursor in self._writing.items()]
-                )
-            except BaseException:
-                for key, cursor in self._writing.items():
-                    self._waiting.setdefault(key, cursor)
-                raise
-            finally:
-                self._writing = {}
-        self._has_work.clear()
+    async def _write_some(self) -> None:
+        keys = list(itertools.islice(self._waiting, _BATCH))
+        self._writing = {key: self._waiting.pop(key) for key in keys}
+        try:
+            await self._mailbox.write_cursors(
+                [(user_id, device_id, cursor) for (user_id, device_id), cursor in self._writing.items()]
+            )
+        except BaseException:
+            for key, cursor in self._writing.items():
+                self._waiting.setdefault(key, cursor)
+            raise
+        finally:
+            self._writing = {}

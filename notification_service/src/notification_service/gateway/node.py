@@ -124,6 +124,8 @@ class GatewayNode:
         self._mailbox = mailbox
         self._connections: dict[UUID, Client] = {}
         self._by_tenant: dict[str, set[Client]] = {}
+        # Each connection is in one of these. To go through all for each slice would cost more than their ticks.
+        self._slices: tuple[set[Client], ...] = tuple(set() for _ in range(_TICK_SLICES))
         self._is_draining = False
         self._handshakes = Bucket(settings.max_handshakes_per_second, clock.monotonic())
         self._last_seen = last_seen
@@ -248,12 +250,14 @@ class GatewayNode:
     def on_opened(self, connection: Client) -> None:
         """The upgrade is done; nobody is identified yet."""
         self._connections[connection.id] = connection
+        self._slices[connection.id.int % _TICK_SLICES].add(connection)
         metrics.ws_connections.set(len(self._connections))
 
     def on_closed(self, connection: Client) -> None:
         """The connection is gone."""
         if self._connections.pop(connection.id, None) is None:
             return
+        self._slices[connection.id.int % _TICK_SLICES].discard(connection)
         metrics.ws_connections.set(len(self._connections))
         identity = connection.session.identity
         if identity is not None:
@@ -458,9 +462,8 @@ class GatewayNode:
             await self.clock.sleep(timedelta(seconds=1 / _TICK_SLICES))
             metrics.event_loop_lag_seconds.observe(max(0.0, self.clock.monotonic() - started - 1 / _TICK_SLICES))
             turn = (turn + 1) % _TICK_SLICES
-            for connection in tuple(self._connections.values()):
-                if connection.id.int % _TICK_SLICES == turn:
-                    connection.tick()
+            for connection in tuple(self._slices[turn]):
+                connection.tick()
             self.presences.on_tick()
             if turn == 0:
                 self.feeds.park_waiting()
