@@ -96,18 +96,39 @@ def measure_broadcast_acked(bench: Bench) -> Figures:
 
 
 def _measure_broadcast(bench: Bench, *, ack_every: int) -> Figures:
-    sizes = bench.sizes
-    _open(bench, sizes.broadcast_sockets, ack_every=ack_every)
-    bench.load.call(Agent.flow_broadcasts, in_flight=4, count=20)
-    bench.installation.analyze()
-    clock = bench.installation.clock(bench.load.pid)
-    flow = bench.load.call(Agent.flow_broadcasts, in_flight=4, count=sizes.broadcasts)
-    figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
+    _open(bench, bench.sizes.broadcast_sockets, ack_every=ack_every)
+    figures = _measure_broadcasts(bench, bench.installation.clock(bench.load.pid))
     figures["deliveries_per_gateway_cpu_s"] = 1e6 / figures["gateway_cpu_us"]
-    paced = bench.load.call(Agent.pace_broadcasts, per_s=4.0, count=sizes.broadcasts // 2)
-    figures |= {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
     bench.load.call(Agent.close_all)
     return figures
+
+
+def _measure_broadcasts(bench: Bench, clock: CpuClock) -> Figures:
+    """As many as go through, then one at a time."""
+    count = bench.sizes.broadcasts
+    bench.load.call(Agent.flow_broadcasts, in_flight=4, count=20)
+    bench.installation.analyze()
+    clock.restart()
+    flow = bench.load.call(Agent.flow_broadcasts, in_flight=4, count=count)
+    figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
+    paced = bench.load.call(Agent.pace_broadcasts, per_s=4.0, count=count // 2)
+    return figures | {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
+
+
+def measure_bare(bench: Bench) -> Figures:
+    """The broadcasts by a bare loop that writes ready frames: what Python, the kernel and the load take at least.
+
+    Herald's own come first, so that both are of one run.
+    """
+    own = measure_broadcast(bench)
+    figures = {f"herald_{name}": value for name, value in own.items() if not name.endswith("_cpu_us")}
+    figures["herald_gateway_us"] = own["gateway_cpu_us"]
+    names = [f"device-{number}" for number in range(bench.sizes.broadcast_sockets)]
+    with running("bare") as other:
+        bench.load.call(Agent.open_others, kind="bare", url=other.url, publish_url=other.publish_url, user_ids=names)
+        bare = _measure_broadcasts(bench, CpuClock({**other.pids, "load": bench.load.pid}))
+        bench.load.call(Agent.close_all)
+    return figures | {f"bare_{name}" if not name.endswith("_cpu_us") else name: value for name, value in bare.items()}
 
 
 def measure_idle(bench: Bench) -> Figures:
@@ -218,10 +239,11 @@ SCENARIOS: Mapping[str, Callable[[Bench], Figures]] = {
     "broadcast_acked": measure_broadcast_acked,
     "idle": measure_idle,
     "resume": measure_resume,
+    "bare": measure_bare,
     "compare": measure_compare,
 }
-# On demand only: it installs what Herald is compared with.
-BY_DEFAULT = tuple(name for name in SCENARIOS if name != "compare")
+# The others on demand only: they are about others, and `compare` installs them.
+BY_DEFAULT = tuple(name for name in SCENARIOS if name not in ("bare", "compare"))
 
 
 def _open(bench: Bench, count: int, *, ack_every: int) -> None:

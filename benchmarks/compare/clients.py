@@ -111,8 +111,8 @@ class Device(asyncio.Protocol):
         """A whole message arrived."""
 
 
-class ChannelsDevice(Device):
-    """Of the Channels site: text as it is."""
+class PlainDevice(Device):
+    """Of the Channels site and the bare one: text as it is."""
 
     path = "/{user}"
 
@@ -199,7 +199,8 @@ def _packet(kind: int, variable: bytes) -> bytes:
 
 
 DEVICES: dict[str, type[Device]] = {
-    "channels": ChannelsDevice,
+    "bare": PlainDevice,
+    "channels": PlainDevice,
     "socketio": SocketIoDevice,
     "web_mqtt": MqttDevice,
 }

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
@@ -30,7 +31,7 @@ class OtherSystem:
     """A running system.
 
     Attributes:
-        kind: `channels`, `socketio` or `web_mqtt`.
+        kind: `bare`, `channels`, `socketio` or `web_mqtt`.
         url: Where its devices connect.
         publish_url: AMQP for `web_mqtt`; for the others, where their publisher takes lines.
         pids: Roots of its process trees by name.
@@ -48,7 +49,8 @@ def running(kind: str) -> Iterator[OtherSystem]:
     folder = Path(tempfile.mkdtemp(prefix=f"herald-bench-{kind}-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield stack.enter_context(_web_mqtt(folder) if kind == "web_mqtt" else _with_redis(kind, folder))
+        begin = {"web_mqtt": _web_mqtt, "bare": _bare}.get(kind) or partial(_with_redis, kind)
+        yield stack.enter_context(begin(folder))
 
 
 @contextlib.contextmanager
@@ -68,16 +70,33 @@ def _with_redis(kind: str, folder: Path) -> Iterator[OtherSystem]:
         ],
         "publisher": [str(python), "publisher.py", kind, str(publisher_port)],
     }
+    ports = {"redis": redis_port, "site": site_port, "publisher": publisher_port}
+    with _processes(commands, ports, folder, environment) as pids:
+        yield OtherSystem(kind, f"http://127.0.0.1:{site_port}", f"lines://127.0.0.1:{publisher_port}", pids)
+
+
+@contextlib.contextmanager
+def _bare(folder: Path) -> Iterator[OtherSystem]:
+    site_port, line_port = find_free_ports(2)
+    commands = {"site": [sys.executable, "bare_site.py", str(site_port), str(line_port)]}
+    with _processes(commands, {"site": line_port}, folder, dict(os.environ)) as pids:
+        yield OtherSystem("bare", f"http://127.0.0.1:{site_port}", f"lines://127.0.0.1:{line_port}", pids)
+
+
+@contextlib.contextmanager
+def _processes(
+    commands: Mapping[str, Sequence[str]], ports: Mapping[str, int], folder: Path, environment: dict[str, str]
+) -> Iterator[dict[str, int]]:
+    """Processes that answer at their ports, started one after the other; their ids by name."""
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for (name, command), port in zip(commands.items(), (redis_port, site_port, publisher_port), strict=True):
+        for name, command in commands.items():
             with (folder / f"{name}.log").open("wb") as log:
                 processes[name] = subprocess.Popen(
                     command, cwd=_HERE / "sites", env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
                 )
-            _wait_for(port, processes[name], folder / f"{name}.log")
-        pids = {name: process.pid for name, process in processes.items()}
-        yield OtherSystem(kind, f"http://127.0.0.1:{site_port}", f"lines://127.0.0.1:{publisher_port}", pids)
+            _wait_for(ports[name], processes[name], folder / f"{name}.log")
+        yield {name: process.pid for name, process in processes.items()}
     finally:
         for process in reversed(processes.values()):
             process.terminate()

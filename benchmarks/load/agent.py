@@ -30,6 +30,7 @@ class Agent:
         self._amqp_url = amqp_url
         self._publisher: amqp.Publisher | None = None
         self._publish_private: Callable[[str, int], object] = self._publish_to_herald
+        self._publish_broadcast: Callable[[int], object] = self._broadcast_by_herald
         self._sockets: list[websocket.Socket] = []
         self._others: list[clients.Device] = []
         self._user_ids: list[str] = []
@@ -98,6 +99,7 @@ class Agent:
         self._others.clear()
         self._user_ids.clear()
         self._publish_private = self._publish_to_herald
+        self._publish_broadcast = self._broadcast_by_herald
         await asyncio.sleep(0.1)
 
     async def count_open(self) -> int:
@@ -124,6 +126,10 @@ class Agent:
             _, writer = await asyncio.open_connection(address.hostname, address.port)
             self._publish_private = lambda user_id, sent_ns: writer.write(
                 b"%b %b\n" % (user_id.encode(), make_body([user_id], sent_ns))
+            )
+            # To where lines go to everybody; as long as Herald's frame, whose position and ids it does not have.
+            self._publish_broadcast = lambda sent_ns: writer.write(
+                broadcast_body(sent_ns)[:-1].replace(b'"title"', b'"x":"%b","title"' % (b"x" * 397)) + b"}\n"
             )
 
     # --- publishing -----------------------------------------------------------------------------------------------
@@ -169,14 +175,13 @@ class Agent:
 
     async def flow_broadcasts(self, *, in_flight: int, count: int) -> Flow:
         """Publish broadcasts, always `in_flight` on their way to everybody."""
-        publisher = await self._connect()
-        everybody = len(self._sockets)
+        everybody = await self._begin_broadcasts()
         self._begin()
         started = time.monotonic()
         sent = 0
         while sent < count:
             if (sent - self._received // everybody) < in_flight:
-                publisher.publish("notifications.fanout", "", broadcast_body(time.monotonic_ns()))
+                self._publish_broadcast(time.monotonic_ns())
                 sent += 1
             else:
                 await asyncio.sleep(0.001)
@@ -184,15 +189,14 @@ class Agent:
 
     async def pace_broadcasts(self, *, per_s: float, count: int) -> Flow:
         """Publish broadcasts at a steady rate; latency is until the last socket has each."""
-        publisher = await self._connect()
+        everybody = await self._begin_broadcasts()
         last_ns: list[int] = []
         started = time.monotonic()
         sent = 0
-        everybody = len(self._sockets)
         while sent < count:
             await asyncio.sleep(max(0.0, started + sent / per_s - time.monotonic()))
             self._begin(everybody)
-            publisher.publish("notifications.fanout", "", broadcast_body(time.monotonic_ns()))
+            self._publish_broadcast(time.monotonic_ns())
             await self._wait_for_arrivals()
             last_ns.append(max(self._latencies_ns, default=0))
             sent += 1
@@ -207,6 +211,16 @@ class Agent:
         self._arrived.clear()
         gc.collect()
         gc.freeze()
+
+    async def _begin_broadcasts(self) -> int:
+        """How many sockets there are to reach."""
+        if not self._others:
+            await self._connect()
+        return len(self._others or self._sockets)
+
+    def _broadcast_by_herald(self, sent_ns: int) -> None:
+        assert self._publisher is not None
+        self._publisher.publish("notifications.fanout", "", broadcast_body(sent_ns))
 
     def _publish_to_herald(self, user_id: str, sent_ns: int) -> None:
         assert self._publisher is not None
