@@ -149,6 +149,23 @@ BROKEN: list[tuple[int, bytes, int]] = [
 ]
 
 
+async def test_a_connection_that_was_idle_takes_the_next_request(stack: Stack) -> None:
+    """Clients keep theirs for 5 s and longer: a server that closes at the same moment loses a request now and then."""
+
+    async def ask_twice(name: str) -> None:
+        host, port = stack.url_of(name).removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for pause_s in (6, 0):
+            writer.write(f"GET /health/live HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().lower()
+            assert head.startswith("http/1.1 200"), (name, head)
+            await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+            await asyncio.sleep(pause_s)
+        writer.close()
+
+    await asyncio.gather(ask_twice("auth"), ask_twice(stack.notify_names[0]))
+
+
 @pytest.mark.req("D11")
 async def test_broken_frames_end_with_the_right_code(stack: Stack, rest: Rest) -> None:
     alice = await rest.log_in("alice")

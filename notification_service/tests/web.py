@@ -11,6 +11,8 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
+from notification_service.entrypoints.http_server import KEEP_ALIVE_S
+
 
 class _Server(uvicorn.Server):
     @override
@@ -30,6 +32,7 @@ async def serving(app: Any, *, lifespan: str = "on") -> AsyncIterator[str]:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
         lifespan=lifespan,  # type: ignore[arg-type]  # its own literal type
     )

@@ -96,7 +96,8 @@ def _noting(
 
 @pytest.fixture
 async def site(migrated_url: str, way: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Site]:
-    made = Parts(make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path), process="worker")
+    settings = make_settings("http://127.0.0.1:1", amqp_url, migrated_url, tmp_path, database_timeout=20)
+    made = Parts(settings, process="worker")
     found = Site(made, way)
     if found.way is TRANSACTION:
         made.pipeline._at_once = None

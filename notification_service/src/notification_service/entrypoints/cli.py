@@ -18,7 +18,7 @@ from notification_service.db.engine import Database
 from notification_service.entrypoints.all_in_one import make_all_in_one
 from notification_service.entrypoints.api import make_api
 from notification_service.entrypoints.gateway import make_gateway
-from notification_service.entrypoints.http_server import DrainingServer, LimitedHttp
+from notification_service.entrypoints.http_server import KEEP_ALIVE_S, DrainingServer, LimitedHttp
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.scheduler import make_scheduler
 from notification_service.entrypoints.worker import make_worker
@@ -85,6 +85,7 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
         server_header=False,
         proxy_headers=False,
         backlog=4096,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_LIMIT_S,
         lifespan="on",
     )

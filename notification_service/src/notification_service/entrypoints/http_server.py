@@ -15,6 +15,10 @@ import uvicorn
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+KEEP_ALIVE_S: Final = 75
+"""Of an idle connection. Longer than the 60 s of common proxies and clients, so that they close first: a request that
+meets the server's own closing is lost without an answer. uvicorn's 5 s are what clients keep theirs for, too."""
+
 _HEAD_LIMIT_S: Final = 15.0
 _MAX_TARGET_BYTES: Final = 32 * 1024
 """Of a request line: 500 ids of 37 bytes in a query fit."""
