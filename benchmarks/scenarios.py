@@ -111,8 +111,10 @@ def _measure_broadcasts(bench: Bench, clock: CpuClock) -> Figures:
     clock.restart()
     flow = bench.load.call(Agent.flow_broadcasts, in_flight=4, count=count)
     figures = {"deliveries_per_s": flow.received / flow.elapsed_s, **_per_unit(clock.spent(), flow.received)}
+    clock.restart()
     paced = bench.load.call(Agent.pace_broadcasts, per_s=4.0, count=count // 2)
-    return figures | {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
+    figures |= {f"last_receipt_{name}_ms": value for name, value in paced.latency_ms.items()}
+    return figures | {f"paced_{name}": value for name, value in _per_unit(clock.spent(), paced.received).items()}
 
 
 def measure_bare(bench: Bench) -> Figures:

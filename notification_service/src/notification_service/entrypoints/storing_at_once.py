@@ -64,8 +64,9 @@ class Prepared:
     """What need not be done again in the transaction.
 
     Attributes:
-        known: The people, all of them.
-        decisions: None: deciding itself changes something.
+        known: The people, as far as the mirror knows them; the pipeline asks for the others.
+        decisions: Of all of them; None: nothing is decided yet, because deciding itself changes something, or somebody is
+            not known.
     """
 
     known: Known
