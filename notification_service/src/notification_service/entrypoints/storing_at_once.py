@@ -65,8 +65,8 @@ class Prepared:
 
     Attributes:
         known: The people, as far as the mirror knows them; the pipeline asks for the others.
-        decisions: Of all of them; None: nothing is decided yet, because that itself changes something, or somebody is not
-            known.
+        decisions: Of all of them; None: nothing is decided yet, because that itself changes something, or because
+            somebody is not known.
     """
 
     known: Known
