@@ -18,9 +18,10 @@ from prometheus_client import REGISTRY
 from sqlalchemy import func, select, update
 from waiting import until
 
-from notification_service.broker.declare import declare_topology, declare_user_queues
+from notification_service.broker.declare import declare_topology
 from notification_service.broker.link import open_channel
 from notification_service.broker.publisher import Publisher
+from notification_service.broker.user_queue_frames import declare_user_queues
 from notification_service.db.engine import Database
 from notification_service.dispatch.dispatcher import Dispatched, Dispatcher
 from notification_service.dispatch.marks import DispatchMarks

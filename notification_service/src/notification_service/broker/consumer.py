@@ -219,13 +219,14 @@ class BatchConsumer(TapBase):
 _WAKE: Any = (None, None)
 
 
-async def consume(channel: Channel, queue: str, consumer_tag: str | None = None) -> str:
+async def consume(channel: Channel, queue: str) -> str:
     """Begin to consume on a tapped channel; answers the consumer's tag."""
-    ok = await channel.basic_consume(queue, _never, consumer_tag=consumer_tag)
+    ok = await channel.basic_consume(queue, never_called)
     return ok.consumer_tag or ""
 
 
-async def _never(_message: object) -> None:
+async def never_called(_message: object) -> None:
+    """The library's idea of a consumer, on a tapped channel."""
     raise AssertionError("the tap takes all deliveries")
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final
-from uuid import UUID
 
-from aiormq import spec
-from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 
 from notification_service.broker.link import BROKER_ERRORS, open_channel
-from shared_contracts.topology import DELIVERY_DIRECT, TOPOLOGY, Binding, Exchange, Queue, user_queue
+from shared_contracts.topology import TOPOLOGY, Binding, Exchange, Queue
 
 _PROBE_LIMIT_S: Final = 2.0
 
@@ -50,26 +46,6 @@ async def declare_queue(channel: Channel, queue: Queue) -> int:
 async def bind(channel: Channel, binding: Binding) -> None:
     """Bind one queue to one exchange."""
     await channel.queue_bind(binding.queue.name, binding.exchange.name, binding.routing_key)
-
-
-async def declare_user_queues(channel: Channel, user_ids: Sequence[UUID]) -> None:
-    """Declare these users' durable queues and bind them; harmless when they exist.
-
-    Written without waiting for an answer to each: RabbitMQ works off a channel in order, so the answer to the question
-    at the end says that all is done. A refusal closes the channel, whatever it was for.
-
-    Args:
-        channel: One that consumes nothing.
-    """
-    frames: list[spec.Queue.Declare | spec.Queue.Bind] = []
-    for user_id in user_ids:
-        queue = user_queue(user_id)
-        frames += (
-            spec.Queue.Declare(queue=queue.name, durable=True, nowait=True, arguments=dict(queue.arguments)),
-            spec.Queue.Bind(queue=queue.name, exchange=DELIVERY_DIRECT.name, routing_key=queue.name, nowait=True),
-        )
-    await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))
-    await channel.basic_qos(prefetch_count=1)
 
 
 async def count_consumers(connection: Connection, queue: str) -> int:

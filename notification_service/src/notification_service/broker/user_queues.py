@@ -19,22 +19,27 @@ from typing_extensions import override
 
 from notification_service.background import spawn
 from notification_service.batching import Batcher
-from notification_service.broker.consumer import acknowledge, consume, give_back
-from notification_service.broker.declare import declare_topology, declare_user_queues
+from notification_service.broker.consumer import acknowledge, give_back
+from notification_service.broker.declare import declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
+from notification_service.broker.user_queue_frames import (
+    consume_user_queues,
+    declare_user_queues,
+    make_consumer_tag,
+    read_consumer_tag,
+)
 from notification_service.clock import Clock
 from notification_service.errors import Unavailable
 from shared_contracts import headers
-from shared_contracts.topology import user_queue_name
 
 log = structlog.get_logger(__name__)
 
 # Single digits, as RabbitMQ's makers advise: an error closes a channel, and everybody's consumers on it start again.
 _CONSUME_CHANNELS: Final = 4
 _DECLARE_CHANNELS: Final = 4
-# Declared with one answer: a thousand users who come together cost ten round trips instead of two thousand.
-_DECLARE_BATCH: Final = 100
+# Answered together: a thousand users who come together cost twenty round trips instead of three thousand.
+_BATCH: Final = 100
 _RPC_LIMIT_S: Final = 10.0
 _TURN_LIMIT_S: Final = 20.0
 """Longest wait of somebody who connects behind others; a thousand a second are served on one core."""
@@ -76,12 +81,19 @@ class UserQueueListener(Protocol):
         """The user's consumer is gone (connection or channel lost, queue deleted); receipts are void."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Consumer:
-    user_id: UUID
+class _Place(NamedTuple):
+    """One of the consuming channels, and a lock to wait for one's turn on it."""
+
     channel: Channel
     turn: asyncio.Lock
+
+
+@dataclass(slots=True)
+class _Consumer:
+    user_id: UUID
     tag: str
+    # None until it is asked for.
+    place: _Place | None = None
 
 
 class _ChannelTap(TapBase):
@@ -104,13 +116,13 @@ class UserQueues:
         self.link = BrokerLink(url, name=f"{name}-users", clock=clock, set_up=self._set_up, on_lost=self._lose)
         self._prefetch_count = prefetch_count
         self._listener = listener
-        self._declares: Batcher[UUID, bool] = Batcher(
-            self._declare, max_batch=_DECLARE_BATCH, calls_at_once=_DECLARE_CHANNELS
-        )
+        self._declares: Batcher[UUID, bool] = Batcher(self._declare, max_batch=_BATCH, calls_at_once=_DECLARE_CHANNELS)
         self._declaring: deque[Channel] = deque()
         self._free_declaring = asyncio.Condition()
-        # Each with a lock, to wait for one's turn: see `consume`.
-        self._consuming: list[tuple[Channel, asyncio.Lock]] = []
+        self._consumes: Batcher[_Consumer, bool] = Batcher(
+            self._consume, max_batch=_BATCH, calls_at_once=_CONSUME_CHANNELS
+        )
+        self._consuming: list[_Place] = []
         self._next = 0
         self._consumers: dict[UUID, _Consumer] = {}
         self._by_tag: dict[str, _Consumer] = {}
@@ -164,24 +176,35 @@ class UserQueues:
         """
         if user_id in self._consumers:
             return
-        if not self._consuming:
-            raise Unavailable("RabbitMQ is not connected")
-        self._next = (self._next + 1) % len(self._consuming)
-        channel, turn = self._consuming[self._next]
-        consumer = _Consumer(user_id, channel, turn, f"{user_id}.{next(self._tags)}")
+        consumer = _Consumer(user_id, make_consumer_tag(user_id, next(self._tags)))
         self._consumers[user_id] = self._by_tag[consumer.tag] = consumer
+        if await self._consumes.ask(consumer):
+            return
+        if self._consumers.get(user_id) is consumer:
+            self._forget(consumer)
+        raise Unavailable("RabbitMQ does not let the user's queue be consumed")
+
+    async def _consume(self, consumers: Sequence[_Consumer]) -> list[bool]:
+        if not self._consuming:
+            return [False] * len(consumers)
+        self._next = (self._next + 1) % len(self._consuming)
+        place = self._consuming[self._next]
         try:
             # The limit is for the operation, not for waiting behind others: a time-out closes the channel, which takes
             # a quarter of the users with it, who would then all begin again, and wait still longer.
-            async with turn:
-                if self._consumers.get(user_id) is not consumer:
-                    return  # left, or lost, meanwhile
+            async with place.turn:
+                # The others left, or were lost, meanwhile.
+                wanted = [each for each in consumers if self._consumers.get(each.user_id) is each]
+                for each in wanted:
+                    each.place = place
                 async with asyncio.timeout(_RPC_LIMIT_S):
-                    await consume(channel, user_queue_name(user_id), consumer.tag)
+                    await consume_user_queues(
+                        place.channel, [each.tag for each in wanted], prefetch_count=self._prefetch_count
+                    )
         except (*BROKER_ERRORS, TimeoutError) as error:
-            if self._consumers.get(user_id) is consumer:
-                self._forget(consumer)
-            raise Unavailable("RabbitMQ does not let the user's queue be consumed") from error
+            log.warning("user_queues_not_consumed", problem=f"{type(error).__name__}: {error}", users=len(consumers))
+            return [False] * len(consumers)
+        return [True] * len(consumers)
 
     async def leave(self, user_id: UUID, unsettled: Sequence[Receipt]) -> None:
         """Stop receiving the user's frames and return what is unsettled to the queue, in its order."""
@@ -189,13 +212,14 @@ class UserQueues:
         if consumer is None:
             return
         self._forget(consumer)
-        if consumer.channel.is_closed:
+        place = consumer.place
+        if place is None or place.channel.is_closed:
             return
         with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
             # With an answer: what was on its way is delivered before it, and given back by `on_delivery`.
-            async with consumer.turn, asyncio.timeout(_RPC_LIMIT_S):
-                await consumer.channel.basic_cancel(consumer.tag)
-            await give_back(consumer.channel, [each.tag for each in unsettled if each.channel is consumer.channel])
+            async with place.turn, asyncio.timeout(_RPC_LIMIT_S):
+                await place.channel.basic_cancel(consumer.tag)
+            await give_back(place.channel, [each.tag for each in unsettled if each.channel is place.channel])
 
     async def give_back(self, receipt: Receipt) -> None:
         """Return one frame to its queue."""
@@ -235,7 +259,9 @@ class UserQueues:
 
     async def _set_up(self, connection: Connection) -> None:
         await declare_topology(connection)
-        self._consuming = [(await self._open_consuming(connection), asyncio.Lock()) for _ in range(_CONSUME_CHANNELS)]
+        self._consuming = [
+            _Place(await self._open_consuming(connection), asyncio.Lock()) for _ in range(_CONSUME_CHANNELS)
+        ]
         declaring = [await open_channel(connection) for _ in range(_DECLARE_CHANNELS)]
         async with self._free_declaring:
             self._declaring = deque(declaring)
@@ -251,7 +277,7 @@ class UserQueues:
         return channel
 
     async def _on_cancelled_by_broker(self, frame: spec.Basic.Cancel) -> None:
-        user_id = UUID((frame.consumer_tag or "").partition(".")[0])
+        user_id = read_consumer_tag(frame.consumer_tag or "")
         consumer = self._consumers.get(user_id)
         if consumer is not None and consumer.tag == frame.consumer_tag:
             log.warning("user_consumer_cancelled_by_broker")
