@@ -32,11 +32,13 @@ from notification_service.identity.models import groups, memberships, users
 from notification_service.intake.check import CheckedRequest
 from notification_service.intake.models import idempotency_keys
 from notification_service.intake.receive import Arrival
-from notification_service.mailbox.models import items, streams
+from notification_service.mailbox.models import device_cursors, items, streams
+from notification_service.mailbox.resume import write_cursors
 from notification_service.notifications.entity import Sender
 from notification_service.notifications.frames import encode_content, encode_new_item
 from notification_service.notifications.kept import KeptItem
 from notification_service.notifications.models import decision_records, notifications
+from notification_service.notifications.pages import Cursor
 from shared_contracts.identity_events import UserSnapshot
 from shared_contracts.requests import Kind, NotificationRequest, Recipients
 
@@ -145,6 +147,13 @@ class Site:
                 .order_by(notifications.c.created_at)
             )
             return list(rows.all())
+
+    async def devices_of(self, user_id: UUID) -> set[str]:
+        async with self.database.read() as connection:
+            columns = device_cursors.c
+            return set(
+                (await connection.execute(select(columns.device_id).where(columns.user_id == user_id))).scalars()
+            )
 
     async def read(self, user_id: UUID, ids: list[UUID]) -> None:
         await self.parts[0].inbox.change(user_id, "default", "read", ids)  # type: ignore[arg-type]  # a StrEnum's value
@@ -446,6 +455,25 @@ async def test_what_is_older_than_is_kept_goes_and_positions_before_it_are_refus
     assert (stream.floor_seq, stream.top_seq, stream.unread, stream.total) == (3, 5, 2, 2)
     synced = await site.parts[0].inbox.sync(ada, "default", "phone", None)
     assert len(synced.frames) == 2
+
+
+async def test_devices_that_are_silent_for_as_long_as_items_are_kept_are_forgotten(site: Site) -> None:
+    ada = await site.add_user()
+    await site.add_type()
+    await site.send(ada, count=3)
+    # One never acknowledged anything, one everything of that day, one an item that is still kept.
+    came_to = {"unused": Cursor(0, 0, 3, 0), "gone": Cursor(3, 0, 3, 0), "behind": Cursor(4, 0, 4, 0)}
+    async with site.database.write() as connection:
+        await write_cursors(connection, [(ada, *each) for each in came_to.items()], now=site.clock.at)
+    site.clock.at += timedelta(days=20)
+    await site.send(ada, count=2)
+    async with site.database.write() as connection:
+        await write_cursors(connection, [(ada, "used", Cursor(5, 0, 5, 0))], now=site.clock.at)
+    await site.go_to(site.clock.at + timedelta(days=9))
+    await site.tick()  # the round through all users ends
+    assert await site.devices_of(ada) == {"unused", "gone", "behind", "used"}
+    await site.go_to(site.clock.at + timedelta(days=2))
+    assert await site.devices_of(ada) == {"behind", "used"}
 
 
 async def test_nothing_is_left_of_what_nobody_has_any_more(site: Site) -> None:

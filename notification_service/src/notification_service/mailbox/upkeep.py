@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from notification_service.db.base import AnyRow, BigNumber
 from notification_service.db.rows import RowTypes, make_rows
 from notification_service.mailbox.changes import read_texts
-from notification_service.mailbox.models import broadcast_states, items, stream_marks, streams
+from notification_service.mailbox.models import broadcast_states, device_cursors, items, stream_marks, streams
 from notification_service.notifications.models import notifications
 
 Pair = tuple[UUID, UUID]
@@ -129,7 +129,8 @@ async def forget_old_items(
     """Delete items that are older than is kept, for the next users in the order of their ids.
 
     Positions before what was deleted are not valid any more: the stream's floor rises, and a device that has not come
-    this far gets a reset.
+    this far gets a reset. A device that said nothing for as long is forgotten with the items it knew: should it come
+    back, it is a new one. Every login makes one, for clients that do not name theirs.
 
     Args:
         connection: In a write transaction.
@@ -163,6 +164,7 @@ async def forget_old_items(
     ).all()
     if rows:
         await _forget(connection, rows, before)
+    await _forget_devices(connection, users, before)
     return sum(row.number for row in rows), users[-1]
 
 
@@ -191,3 +193,13 @@ async def _forget(connection: AsyncConnection, rows: Collection[AnyRow], before:
         delete(items).where(items.c.user_id.in_(ids), items.c.created_at < before, items.c.pinned_at.is_(None))
     )
     await connection.execute(delete(stream_marks).where(stream_marks.c.user_id.in_(ids), stream_marks.c.at < before))
+
+
+async def _forget_devices(connection: AsyncConnection, user_ids: Collection[UUID], before: datetime) -> None:
+    columns = device_cursors.c
+    floor = select(streams.c.floor_seq).where(streams.c.user_id == columns.user_id).scalar_subquery()
+    await connection.execute(
+        delete(device_cursors).where(
+            columns.user_id.in_(user_ids), columns.updated_at < before, columns.acked_seq <= floor
+        )
+    )
