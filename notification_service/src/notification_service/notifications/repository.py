@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Executable, FromClause, Text, Uuid, bindparam, func, select, true, update
@@ -26,6 +27,7 @@ ROW_TYPES: RowTypes = {
     for column in notifications.columns
     if column.name not in _LATER
 }
+_in_order: Final = itemgetter(*ROW_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,4 +263,5 @@ def _record(
         "rendered": each.rendered,
         "search": find_words(each.title, each.body),
     }
-    return tuple(values[name] for name in ROW_TYPES)
+    row: tuple[Any, ...] = _in_order(values)
+    return row
