@@ -137,6 +137,19 @@ async def test_it_ends_in_the_middle_of_a_set_up(amqp_url: str, clock: SetClock)
             await asyncio.sleep(0.1)  # the question is on its way
 
 
+async def test_nothing_is_left_of_a_connection_that_does_not_answer_its_end(
+    amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_CLOSE_LIMIT_S", 0.2)
+    before = asyncio.all_tasks()
+    async with proxy_to(amqp_url) as proxy:
+        async with running(proxy.through(amqp_url), clock) as link:
+            await link.wait_ready(LIMIT)
+            proxy.freeze()
+        left = [task.get_coro().__qualname__ for task in asyncio.all_tasks() - before]  # type: ignore[union-attr]
+        assert [name for name in left if name.startswith(("Connection", "FutureStore"))] == []
+
+
 async def test_it_ends_although_the_library_answers_a_cancellation_with_an_error(
     amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

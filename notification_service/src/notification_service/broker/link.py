@@ -30,6 +30,9 @@ _HEARTBEAT_S: Final = 10
 _CONNECT_LIMIT_S: Final = 10.0
 # More than the 33 s after which missing beats tell of a dead peer: for one that beats, and does not answer.
 _SET_UP_LIMIT_S: Final = 60.0
+_CLOSE_LIMIT_S: Final = 5.0
+_LAST_TURNS: Final = 20
+"""Turns of the loop after which nothing is left of a connection that was closed."""
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
@@ -183,8 +186,12 @@ class BrokerLink:
 
 async def _close(connection: Connection) -> None:
     with contextlib.suppress(*BROKER_ERRORS, TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_CLOSE_LIMIT_S):
             await connection.close()
+    # Where that broke off, the library goes on in tasks of its own. Left behind when the loop ends, they would be a
+    # warning about coroutines that were never awaited.
+    for _ in range(_LAST_TURNS):
+        await asyncio.sleep(0)
 
 
 _READERS: WeakKeyDictionary[Connection, TappedReader] = WeakKeyDictionary()
