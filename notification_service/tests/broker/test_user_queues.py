@@ -16,6 +16,7 @@ from waiting import until
 
 from herald_local.rabbitmq import RabbitNode
 from notification_service.broker import user_queues as user_queues_module
+from notification_service.broker.user_queue_frames import consume_user_queues
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.errors import Unavailable
 from shared_contracts import headers
@@ -336,8 +337,49 @@ async def test_many_users_are_declared_and_consumed_at_once(amqp_url: str, outsi
     assert listener.lost == []
 
 
+@pytest.mark.req("I15")
+async def test_one_missing_among_many_that_are_consumed_together_is_refused_and_all_come_back(
+    amqp_url: str, outside: Bystander, clock: SetClock
+) -> None:
+    people, nobody = [uuid4() for _ in range(20)], uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await join(queues, ada := people[0])
+        await asyncio.gather(*(queues.declare(user_id) for user_id in people))
+        outcomes = await asyncio.gather(
+            *(queues.consume(user_id) for user_id in (*people[1:], nobody)), return_exceptions=True
+        )
+        assert {type(each) for each in outcomes} == {Unavailable}
+        await until(lambda: ada in listener.lost)
+        assert queues.consumer_count == 0
+        await queues.link.wait_ready(LIMIT)
+        await asyncio.gather(*(join(queues, user_id) for user_id in people))
+        for user_id in people:
+            await send(outside, user_id, b"x")
+        await until(lambda: {owner for owner, _ in listener.frames} == set(people))
+
+
+async def test_those_who_come_together_are_consumed_with_few_questions(
+    amqp_url: str, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [uuid4() for _ in range(200)]
+    asked: list[int] = []
+    ask = consume_user_queues
+
+    async def count(channel: Any, tags: Any, *, prefetch_count: int) -> None:
+        asked.append(len(tags))
+        await ask(channel, tags, prefetch_count=prefetch_count)
+
+    monkeypatch.setattr(user_queues_module, "consume_user_queues", count)
+    async with user_queues(amqp_url, Listener(), clock) as queues:
+        await asyncio.gather(*(queues.declare(user_id) for user_id in people))
+        await asyncio.gather(*(queues.consume(user_id) for user_id in people))
+        assert queues.consumer_count == sum(asked) == 200
+        assert len(asked) <= 4
+
+
 async def test_without_a_connection_it_says_so(clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("notification_service.broker.user_queues._RPC_LIMIT_S", 0.05)
+    monkeypatch.setattr(user_queues_module, "_TURN_LIMIT_S", 0.05)
     queues = UserQueues("amqp://herald:x@127.0.0.1:1/", name="test", prefetch_count=1, listener=Listener(), clock=clock)
     with pytest.raises(Unavailable):
         await queues.declare(uuid4())

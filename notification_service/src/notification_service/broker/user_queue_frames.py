@@ -2,7 +2,8 @@
 
 RabbitMQ works off a channel in order, so the answer to a question at the end says that everything before it is done; a
 refusal closes the channel, whatever it was for. The frames of two users differ by their ids alone, which are equally
-long: the library writes those of nobody once for each channel, and ids are put in their place (5 in place of 60 µs).
+long: the library writes those of nobody once for each channel, and ids are put in their place (3 in place of 23 µs for
+each user; docs/decisions/0082).
 """
 
 from __future__ import annotations
