@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
+from notification_service.entrypoints.first_bytes import FirstBytes
 from notification_service.entrypoints.http_server import KEEP_ALIVE_S
 
 
@@ -22,12 +23,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, *, lifespan: str = "on") -> AsyncIterator[str]:
-    """Serve the application as `herald-notify` does; answers its address."""
+async def running_server(
+    app: Any, *, lifespan: str = "on", ws: Any = "none"
+) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """Serve the application as `herald-notify` does; answers the server and its port."""
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="none",
+        http=FirstBytes,
+        ws=ws,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -45,8 +48,15 @@ async def serving(app: Any, *, lifespan: str = "on") -> AsyncIterator[str]:
                 task.result()
                 raise RuntimeError("the application did not start")
             await asyncio.sleep(0.005)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield server, listening.getsockname()[1]
     finally:
         server.should_exit = True
         await task
         listening.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, *, lifespan: str = "on") -> AsyncIterator[str]:
+    """The same; answers its address."""
+    async with running_server(app, lifespan=lifespan) as (_, port):
+        yield f"http://127.0.0.1:{port}"

@@ -13,6 +13,7 @@ from typing_extensions import override
 from notification_service.clock import SystemClock
 from notification_service.gateway.connection import Connection, make_protocol_class
 from notification_service.gateway.effects import Effect
+from notification_service.gateway.fast_upgrade import read_plain_upgrade
 from notification_service.gateway.handshake import OriginRule
 from notification_service.gateway.node import GatewayNode
 from notification_service.gateway.session import Limits
@@ -102,7 +103,11 @@ def connect(
     protocol = make_protocol_class(cast("GatewayNode", node))
     connection, wire = protocol(server_state=SimpleNamespace(connections=set())), Wire()
     connection.connection_made(wire)
-    connection.data_received(request or REQUEST % ack.encode())
+    data = request or REQUEST % ack.encode()
+    if (plain := read_plain_upgrade(data)) is not None:
+        connection.upgrade(plain, data)
+    else:
+        connection.data_received(data)
     hello = Hello(token="t", ack=ack)
     now = node.clock.monotonic()
     connection.run(

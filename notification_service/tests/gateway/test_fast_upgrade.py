@@ -70,6 +70,10 @@ def test_what_is_missing_or_comes_twice_is_left_to_the_library(name: str) -> Non
         write(*{**USUAL, "upgrade": "websocket, h2c"}.items()),
         write(*{**USUAL, "connection": "close"}.items()),
         write(*USUAL.items(), ("sec-websocket-protocol", "a b")),
+        write(*USUAL.items(), ("content-length", "0")),
+        write(*USUAL.items(), ("Transfer-Encoding", "chunked")),
+        write(*USUAL.items(), ("x-name", "x" * 8_192)),
+        write(*USUAL.items(), *[("x-name", "x")] * 64),
     ],
 )
 def test_what_is_unusual_is_left_to_the_library(data: bytes) -> None:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from notification_service.db.engine import Database
 from notification_service.entrypoints.all_in_one import make_all_in_one
 from notification_service.entrypoints.api import make_api
+from notification_service.entrypoints.first_bytes import FirstBytes
 from notification_service.entrypoints.gateway import make_gateway
-from notification_service.entrypoints.http_server import KEEP_ALIVE_S, DrainingServer, LimitedHttp
+from notification_service.entrypoints.http_server import KEEP_ALIVE_S, DrainingServer
 from notification_service.entrypoints.parts import Parts
 from notification_service.entrypoints.scheduler import make_scheduler
 from notification_service.entrypoints.worker import make_worker
@@ -78,7 +79,7 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http=LimitedHttp,
+        http=FirstBytes,
         ws=make_protocol_class(parts.gateway) if process in _WITH_SOCKETS else "none",
         log_config=None,
         access_log=False,

@@ -1,6 +1,4 @@
-"""uvicorn with what Herald adds: limits on request heads and on peers that do not read, and a gateway that drains
-before the server stops. WebSockets begin here too: what is set on a socket stays with it.
-"""
+"""uvicorn with what Herald adds: limits on request heads, and a gateway that drains before the server stops."""
 
 from __future__ import annotations
 
@@ -19,17 +17,15 @@ KEEP_ALIVE_S: Final = 75
 """Of an idle connection. Longer than the 60 s of common proxies and clients, so that they close first: a request that
 meets the server's own closing is lost without an answer. uvicorn's 5 s are what clients keep theirs for, too."""
 
-_HEAD_LIMIT_S: Final = 15.0
+HEAD_LIMIT_S: Final = 15.0
+"""For the head of a request to be there."""
+
 _MAX_TARGET_BYTES: Final = 32 * 1024
 """Of a request line: 500 ids of 37 bytes in a query fit."""
 
 _MAX_UPGRADE_TARGET_BYTES: Final = 8 * 1024
 _MAX_HEADER_BYTES: Final = 8 * 1024
 _MAX_HEADERS: Final = 128
-# A peer that acknowledges no byte for this long is cut by the kernel, even one that keeps its window shut.
-_TCP_USER_TIMEOUT_MS: Final = 30_000
-# The kernel would let the buffer of a peer that does not read grow to megabytes.
-_KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
 
 
 class _HeadTooLarge(Exception):
@@ -49,11 +45,7 @@ class LimitedHttp(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_SEND_BUFFER_BYTES)
-        self._head_timer = self.loop.call_later(_HEAD_LIMIT_S, self._cut)
+        self._head_timer = self.loop.call_later(HEAD_LIMIT_S, self._cut)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -64,7 +56,7 @@ class LimitedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._header_count = self._target_bytes = 0
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_LIMIT_S, self._cut)
+            self._head_timer = self.loop.call_later(HEAD_LIMIT_S, self._cut)
         super().on_message_begin()
 
     @override

@@ -2,14 +2,15 @@
 
 No task, queue or timer per connection: the event loop calls in with bytes, the session answers with effects, frames are
 written to the transport at once. What is usual is read by `fast_upgrade` and `fast_frames`, the rest of handshakes and
-incoming frames by the sans-I/O protocol of `websockets` (docs/decisions/0009, 0061, 0078).
+incoming frames by the sans-I/O protocol of `websockets` (docs/decisions/0009, 0061, 0078), which many connections never
+need.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -24,7 +25,7 @@ from websockets.server import ServerProtocol
 from notification_service import metrics
 from notification_service.gateway.client import PAUSE_BYTES, Client
 from notification_service.gateway.fast_frames import take_texts, wire_size
-from notification_service.gateway.fast_upgrade import PlainUpgrade, read_plain_upgrade
+from notification_service.gateway.fast_upgrade import PlainUpgrade
 from notification_service.gateway.handshake import Refusal, Upgrade, read_upgrade
 from notification_service.gateway.session import Phase
 from notification_service.gateway.wire import encode_ping, encode_text
@@ -59,8 +60,7 @@ class Connection(asyncio.Protocol, Client):
         self._siblings: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        # Made with the first bytes.
-        self._protocol: ServerProtocol = cast("ServerProtocol", None)
+        self._made_protocol: ServerProtocol | None = None
         # Bytes given to the library beyond the frames it has answered; 0: it stands where a frame begins.
         self._library_owes = 0
         self._is_upgraded = False
@@ -84,8 +84,11 @@ class Connection(asyncio.Protocol, Client):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._run_guarded(self._receive, data)
+
+    def _run_guarded(self, act: Callable[..., None], *given: Any) -> None:
         try:
-            self._receive(data)
+            act(*given)
         except Exception as error:
             # Left to asyncio, this would cut the connection without a word (1006).
             log.error("connection_fault", connection_id=str(self.id), exc_info=error)  # noqa: TRY400
@@ -103,8 +106,6 @@ class Connection(asyncio.Protocol, Client):
             if taken == len(data):
                 return
             data = data[taken:]
-        if self._protocol is None and self._begin(data):
-            return
         self._library_owes += len(data)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
@@ -152,27 +153,28 @@ class Connection(asyncio.Protocol, Client):
 
     # --- the upgrade ----------------------------------------------------------------------------------------------
 
-    def _begin(self, data: bytes) -> bool:
-        """Answer a usual request; false: the library is to read it, in order to refuse it for example."""
-        if (plain := read_plain_upgrade(data)) is not None and self._take_plain(plain):
-            return True
-        self._protocol = self._make_protocol(State.CONNECTING)
-        return False
+    def upgrade(self, plain: PlainUpgrade, data: bytes) -> None:
+        """Take a usual request; refused, it is left to the library, which knows what to answer.
 
-    def _take_plain(self, plain: PlainUpgrade) -> bool:
-        self._decision = self._decide(
+        Args:
+            plain: What was read.
+            data: It was read from.
+        """
+        self._run_guarded(self._take, plain, data)
+
+    def _take(self, plain: PlainUpgrade, data: bytes) -> None:
+        decision = self._decision = self._decide(
             plain.target,
             user_agent=plain.headers.get("user-agent"),
             origins=plain.find("origin"),
             authorization=plain.find("authorization"),
             offered_subprotocols=plain.offered_subprotocols,
         )
-        if isinstance(self._decision, Refusal):
-            return False
-        self._protocol = self._make_protocol(State.OPEN)
-        self._transport.write(plain.make_response(self._decision.subprotocol))
-        self._open(self._decision)
-        return True
+        if isinstance(decision, Refusal):
+            self._receive(data)
+        else:
+            self._transport.write(plain.make_response(decision.subprotocol))
+            self._open(decision)
 
     def _on_request(self, request: Request) -> None:
         headers = request.headers
@@ -212,13 +214,17 @@ class Connection(asyncio.Protocol, Client):
         if decision.hello is not None:
             self.run(self.session.identify(decision.hello))
 
-    def _make_protocol(self, state: State) -> ServerProtocol:
-        return ServerProtocol(
-            select_subprotocol=None if state is State.OPEN else lambda _protocol, _offered: self._find_subprotocol(),
-            state=state,
-            max_size=self.node.settings.max_frame_bytes,
-            logger=_QUIET,
-        )
+    @property
+    def _protocol(self) -> ServerProtocol:
+        if self._made_protocol is None:
+            is_open = self._is_upgraded
+            self._made_protocol = ServerProtocol(
+                select_subprotocol=None if is_open else lambda _protocol, _offered: self._find_subprotocol(),
+                state=State.OPEN if is_open else State.CONNECTING,
+                max_size=self.node.settings.max_frame_bytes,
+                logger=_QUIET,
+            )
+        return self._made_protocol
 
     def _free_request(self) -> None:
         """Free what the upgrade needed: 4 KB per connection. The library's parser holds the request in a variable."""

@@ -1,7 +1,7 @@
-"""The upgrade request that nearly every client sends, read and answered without the library (RFC 6455, section 4.2).
+"""The upgrade request that nearly every client sends, read and answered without a library (RFC 6455, section 4.2).
 
-Whatever is not written the usual way (a header twice, another version, an odd list, bytes behind the head) is left to
-the library, which knows what to answer. A test holds both against each other.
+Whatever is not written the usual way (a header twice, another version, an odd list, a body, bytes behind the head) is
+left to uvicorn and the library, which know what to answer. A test holds both against each other.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ _LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e]+(?: [\x21-\x7e]
 _KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
 _SUBPROTOCOLS = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _CONNECTION: Final = frozenset({"upgrade", "keep-alive, upgrade"})
+# A usual head has ten lines and a token of 900 characters.
+_MAX_BYTES: Final = 8 * 1024
+_MAX_LINES: Final = 64
+_OF_BODIES: Final = frozenset({"content-length", "transfer-encoding"})
 # Once each, at most: for a second one the library has an answer.
 _SINGLE: Final = frozenset(
     {
@@ -67,10 +71,12 @@ class PlainUpgrade:
 
 
 def read_plain_upgrade(data: bytes) -> PlainUpgrade | None:
-    """The request in these bytes; None: the library is to read them."""
-    if not data.isascii() or data.find(_END) != len(data) - len(_END):
+    """The request in these bytes; None: others are to read them."""
+    if len(data) > _MAX_BYTES or not data.isascii() or data.find(_END) != len(data) - len(_END):
         return None
     first, *lines = data[: -len(_END)].decode().split("\r\n")
+    if len(lines) > _MAX_LINES:
+        return None
     method, _, rest = first.partition(" ")
     target, _, version = rest.partition(" ")
     if method != "GET" or version != "HTTP/1.1" or not target.isprintable():
@@ -85,6 +91,8 @@ def read_plain_upgrade(data: bytes) -> PlainUpgrade | None:
             if name in headers:
                 return None
             headers[name] = found[2]
+        elif name in _OF_BODIES:
+            return None
     is_usual = (
         headers.get("upgrade", "").lower() == "websocket"
         and headers.get("connection", "").lower() in _CONNECTION
