@@ -15,12 +15,14 @@ from auth_site import INTERNAL_KEY, ISSUER, AuthSite, make_claims, sign
 from clocks import SetClock
 from waiting import until
 
+from notification_service.clock import SystemClock
 from notification_service.errors import Unavailable
 from notification_service.identity import introspection as introspection_module
 from notification_service.identity.access import Access
 from notification_service.identity.introspection import Ending, Introspection
 from notification_service.identity.key_set import KeySet
-from notification_service.identity.tokens import SignatureCheck, TokenRefused
+from notification_service.identity.tokens import SignatureCheck
+from shared_contracts.access_tokens import RejectedToken
 from shared_contracts.scopes import Scope
 
 BATCH = "/internal/v1/tokens/introspect/batch"
@@ -34,13 +36,13 @@ async def access_to(site: AuthSite, clock: SetClock) -> AsyncIterator[Access]:
         await until(lambda: keys.is_loaded)
         introspection = Introspection(site.url, key=INTERNAL_KEY, client=client, ttl=timedelta(seconds=30), clock=clock)
         try:
-            yield Access(SignatureCheck(keys, issuer=ISSUER, audience="herald"), introspection)
+            yield Access(SignatureCheck(keys, issuer=ISSUER, audience="herald", clock=SystemClock()), introspection)
         finally:
             await keys.stop()
 
 
 async def is_refused(access: Access, token: str, **options: bool) -> str:
-    with pytest.raises(TokenRefused) as refused:
+    with pytest.raises(RejectedToken) as refused:
         await access.identify(token, **options)
     return refused.value.reason
 
@@ -222,7 +224,7 @@ async def test_a_ticket_works_once(auth: AuthSite, clock: SetClock) -> None:
         assert (str(caller.id), str(caller.session_id), caller.tenant) == (claims["sub"], claims["sid"], "acme")
         assert Scope.DELIVERIES_READ in caller.scopes
         for ticket in ("t-1", "never-sold"):
-            with pytest.raises(TokenRefused):
+            with pytest.raises(RejectedToken):
                 await access.redeem(ticket)
         auth.is_down = True
         with pytest.raises(Unavailable):

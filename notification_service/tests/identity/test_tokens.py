@@ -23,8 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from prometheus_client import REGISTRY
 from waiting import until
 
+from notification_service.clock import SystemClock
 from notification_service.identity.key_set import KeySet
-from notification_service.identity.tokens import SignatureCheck, TokenRefused
+from notification_service.identity.tokens import SignatureCheck
+from shared_contracts.access_tokens import RejectedToken
 from shared_contracts.claims import LEEWAY_S
 from shared_contracts.jws import MAX_TOKEN_LENGTH
 
@@ -43,12 +45,12 @@ async def check(site: AuthSite) -> AsyncIterator[SignatureCheck]:
         keys = KeySet(f"{site.url}/.well-known/jwks.json", client=client, clock=SetClock())
         keys.start()
         await until(lambda: keys.is_loaded)
-        yield SignatureCheck(keys, issuer=ISSUER, audience="herald")
+        yield SignatureCheck(keys, issuer=ISSUER, audience="herald", clock=SystemClock())
         await keys.stop()
 
 
 async def refusal(check: SignatureCheck, token: str) -> str:
-    with pytest.raises(TokenRefused) as refused:
+    with pytest.raises(RejectedToken) as refused:
         await check.check(token)
     return refused.value.reason
 
@@ -138,7 +140,7 @@ async def test_what_must_be_understood_is_not(check: SignatureCheck, crit: Any) 
 async def test_expiry_to_the_second(check: SignatureCheck) -> None:
     now = int(time.time())
     assert (await check.check(sign(make_claims(exp=now - LEEWAY_S + 2)))).exp == now - LEEWAY_S + 2
-    with pytest.raises(TokenRefused) as refused:
+    with pytest.raises(RejectedToken) as refused:
         await check.check(sign(make_claims(exp=now - LEEWAY_S - 1)))
     assert (refused.value.reason, refused.value.is_expired) == ("expired", True)
 

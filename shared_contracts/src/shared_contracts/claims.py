@@ -19,8 +19,9 @@ SIGNING_ALGORITHMS = ("RS256", "EdDSA")
 DEFAULT_TENANT = "default"
 
 
-NumericDate = Annotated[int, Field(ge=0, le=253_402_300_799)]
-"""Whole seconds since 1970 (RFC 7519). Until the end of the year 9999: a later moment is none that can be told."""
+NumericDate = Annotated[int, Field(strict=True, ge=0, le=253_402_300_799)]
+"""Whole seconds since 1970 (RFC 7519); "123", 1.5, true and NaN are none of ours (A07). Until the end of the year 9999:
+a later moment is none that can be told."""
 
 
 class AccessTokenClaims(BaseModel):

@@ -10,9 +10,10 @@ from auth_service.api.client_address import get_client_address
 from auth_service.api.correlation import get_correlation_id
 from auth_service.audit.origin import Origin
 from auth_service.metrics import TOKENS_REJECTED
-from auth_service.tokens.access_tokens import RejectedToken, check_access_token
+from auth_service.tokens.access_tokens import check_access_token
 from auth_service.tokens.errors import Unauthenticated
 from auth_service.tokens.liveness import Live, check_live
+from shared_contracts.access_tokens import RejectedToken
 
 
 def get_origin(request: Request) -> Origin:

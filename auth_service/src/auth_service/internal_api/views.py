@@ -43,9 +43,10 @@ from auth_service.internal_api.serializers import (
     TicketIn,
 )
 from auth_service.metrics import TOKENS_REJECTED
-from auth_service.tokens.access_tokens import RejectedToken, check_access_token, sign
+from auth_service.tokens.access_tokens import check_access_token, sign
 from auth_service.tokens.actions import do_redeem_ticket
 from auth_service.tokens.liveness import Ending, Live, check_all_live, check_live, find_endings
+from shared_contracts.access_tokens import RejectedToken
 from shared_contracts.scopes import format_scope
 
 INACTIVE = {"active": False}

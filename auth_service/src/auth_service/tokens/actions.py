@@ -20,17 +20,12 @@ from auth_service.metrics import REFRESH_REUSED
 from auth_service.sessions.actions import do_end_session, make_revoked_event
 from auth_service.sessions.devices import Device
 from auth_service.sessions.models import EndReason, RefreshToken, Session
-from auth_service.tokens.access_tokens import (
-    IssuedAccessToken,
-    RejectedToken,
-    Rejection,
-    check_access_token,
-    issue_access_token,
-)
+from auth_service.tokens.access_tokens import IssuedAccessToken, check_access_token, issue_access_token
 from auth_service.tokens.errors import InvalidRefreshToken, TokenReused
 from auth_service.tokens.liveness import Live, check_live
 from auth_service.tokens.models import SocketTicket
 from auth_service.tokens.secrets import derive_secret, hash_secret, make_secret
+from shared_contracts.access_tokens import RejectedToken, Rejection
 from shared_contracts.claims import AccessTokenClaims
 
 REFRESH_PREFIX = "hrt"

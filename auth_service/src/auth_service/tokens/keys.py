@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_encode
 
@@ -39,6 +40,7 @@ _RSA_BITS = 2048
 _RECHECK_S = 1.0
 # A rotation deletes a file or two, once; after as many rotations during one read the keys known before must do.
 _READ_TRIES = 5
+_VERIFIERS = {"RS256": RSAAlgorithm(RSAAlgorithm.SHA256), "EdDSA": OKPAlgorithm()}
 _PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x")
 
 
@@ -56,6 +58,15 @@ class SigningKey:
     def public_jwk(self) -> dict[str, Any]:
         """RFC 7517, public members only (A12)."""
         return {**_public_members(self.private), "use": "sig", "alg": self.algorithm, "kid": self.kid}
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether this key signed the message."""
+        verifier: Any = _VERIFIERS[self.algorithm]
+        return bool(verifier.verify(message, self._public, signature))
+
+    @cached_property
+    def _public(self) -> RSAPublicKey | Ed25519PublicKey:
+        return self.private.public_key()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from auth_service import clock
 from auth_service.accounts.models import User
 from auth_service.service_accounts.models import ServiceAccount
 from auth_service.sessions.models import Session
-from auth_service.tokens.access_tokens import RejectedToken, Rejection
 from auth_service.tokens.models import GlobalCutOff
+from shared_contracts.access_tokens import RejectedToken, Rejection
 from shared_contracts.claims import AccessTokenClaims
 from shared_contracts.scopes import Role, Scope, parse_scope
 

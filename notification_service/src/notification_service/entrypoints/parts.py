@@ -119,7 +119,9 @@ class Parts:
     @cached_property
     def access(self) -> Access:
         """Verification of tokens."""
-        signatures = SignatureCheck(self.keys, issuer=self.settings.auth_issuer, audience=self.settings.auth_audience)
+        signatures = SignatureCheck(
+            self.keys, issuer=self.settings.auth_issuer, audience=self.settings.auth_audience, clock=self.clock
+        )
         introspection = Introspection(
             self.settings.auth_base_url,
             key=self.settings.internal_keys[0],

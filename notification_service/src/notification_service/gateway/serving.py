@@ -23,8 +23,8 @@ from notification_service.gateway.ports import Device, Intake, Mailbox, PageWant
 from notification_service.gateway.session import Identity
 from notification_service.identity.access import Access, Caller
 from notification_service.identity.introspection import Ending
-from notification_service.identity.tokens import TokenRefused
 from notification_service.notifications.pages import Page, StreamInfo
+from shared_contracts.access_tokens import RejectedToken
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.scopes import Scope
 from shared_contracts.ws.close_codes import CloseCode
@@ -148,8 +148,8 @@ class Serving:
     async def _check(self, connection: Client, token: str, ticket: str | None) -> Caller | None:
         try:
             caller = await (self._access.redeem(ticket) if ticket else self._access.identify(token))
-        except TokenRefused as refused:
-            connection.run(connection.session.on_refused(is_expired=refused.is_expired))
+        except RejectedToken as rejected:
+            connection.run(connection.session.on_refused(is_expired=rejected.is_expired))
             return None
         except Unavailable:
             connection.run(connection.session.close(CloseCode.OVERLOADED, "not available right now"))
@@ -279,8 +279,8 @@ class Serving:
             caller = await self._access.identify(connection.token)
             accept = self._intake.accept_live_event if wanted.frame.live else self._intake.accept_message
             notification_id = await accept(caller, wanted.frame)
-        except TokenRefused as refused:
-            connection.run(connection.session.on_refused(is_expired=refused.is_expired))
+        except RejectedToken as rejected:
+            connection.run(connection.session.on_refused(is_expired=rejected.is_expired))
         except ServiceError as error:
             connection.run(connection.session.on_command_failed(error.code, error.detail, wanted.frame.ref))
         else:

@@ -11,7 +11,8 @@ import structlog
 from notification_service import metrics
 from notification_service.errors import Unavailable
 from notification_service.identity.introspection import Introspection
-from notification_service.identity.tokens import SignatureCheck, TokenRefused
+from notification_service.identity.tokens import SignatureCheck
+from shared_contracts.access_tokens import RejectedToken, Rejection
 from shared_contracts.claims import AccessTokenClaims
 from shared_contracts.scopes import Role, Scope, parse_scope
 
@@ -59,7 +60,7 @@ class Access:
             sensitive: Refuse rather than decide without the auth service.
 
         Raises:
-            TokenRefused: Forged, expired, revoked, or its account closed.
+            RejectedToken: Forged, expired, revoked, or its account closed.
             Unavailable: Sensitive, and the auth service does not answer.
         """
         claims = await self._signatures.check(token)
@@ -69,26 +70,26 @@ class Access:
             if sensitive:
                 raise
             if self.introspection.is_known_ended(claims):
-                metrics.token_rejected.labels("revoked").inc()
-                raise TokenRefused("revoked") from None
+                metrics.token_rejected.labels(Rejection.REVOKED).inc()
+                raise RejectedToken(Rejection.REVOKED) from None
             log.warning("token_taken_without_introspection", user_id=str(claims.sub))
             return _make_caller(claims, claims.roles, claims.scope, None, token)
         if not answer.is_active or answer.user_id != claims.sub:
-            metrics.token_rejected.labels("revoked").inc()
-            raise TokenRefused("revoked")
+            metrics.token_rejected.labels(Rejection.REVOKED).inc()
+            raise RejectedToken(Rejection.REVOKED)
         return _make_caller(claims, answer.roles, answer.scope, answer.username, token)
 
     async def redeem(self, ticket: str) -> Caller:
         """Who bought this ticket; it works once.
 
         Raises:
-            TokenRefused: Unknown, used, or too old.
+            RejectedToken: Unknown, used, or too old.
             Unavailable: The auth service does not answer.
         """
         answer = await self.introspection.redeem(ticket)
         if not answer.is_active or answer.user_id is None or answer.session_id is None or answer.expires_at is None:
-            metrics.token_rejected.labels("ticket").inc()
-            raise TokenRefused("ticket")
+            metrics.token_rejected.labels(Rejection.TICKET).inc()
+            raise RejectedToken(Rejection.TICKET)
         return Caller(
             id=answer.user_id,
             session_id=answer.session_id,

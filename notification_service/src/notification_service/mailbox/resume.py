@@ -169,11 +169,18 @@ _READ_CURSORS = RowsStatement({"user_id": Uuid(), "device_id": String()}, _build
 
 
 async def _read_logs(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, tuple[int, int]]:
-    columns = broadcast_streams.c
-    rows = await connection.execute(
-        select(columns.tenant, columns.top_seq, columns.floor_seq).where(columns.tenant.in_(sorted(tenants)))
-    )
+    if not tenants:
+        return {}
+    rows = await _READ_LOGS.execute(connection, [(tenant,) for tenant in sorted(tenants)])
     return {row.tenant: (row.top_seq, row.floor_seq) for row in rows}
+
+
+def _build_read_logs(_dialect_name: str, rows: FromClause) -> Executable:
+    columns = broadcast_streams.c
+    return select(columns.tenant, columns.top_seq, columns.floor_seq).join(rows, columns.tenant == rows.c.tenant)
+
+
+_READ_LOGS = RowsStatement({"tenant": String()}, _build_read_logs)
 
 
 async def read_broadcast_tops(connection: AsyncConnection, tenants: Collection[str]) -> dict[str, int]:

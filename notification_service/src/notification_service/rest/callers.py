@@ -8,7 +8,7 @@ from fastapi import Request
 
 from notification_service.errors import NotAuthenticated, PermissionDenied
 from notification_service.identity.access import Access, Caller
-from notification_service.identity.tokens import TokenRefused
+from shared_contracts.access_tokens import RejectedToken
 from shared_contracts.error_codes import ErrorCode
 from shared_contracts.scopes import Scope
 
@@ -52,8 +52,8 @@ class Callers:
                 raise NotAuthenticated
             try:
                 caller = await self._access.identify(token.strip(), sensitive=sensitive)
-            except TokenRefused as refused:
-                raise (TokenExpired if refused.is_expired else TokenInvalid) from None
+            except RejectedToken as rejected:
+                raise (TokenExpired if rejected.is_expired else TokenInvalid) from None
             missing = [scope for scope in scopes if scope not in caller.scopes]
             if missing:
                 raise PermissionDenied(f"this needs the scope {' '.join(sorted(missing))}")
