@@ -56,12 +56,17 @@ USERS = st.lists(st.uuids(), min_size=1, max_size=5, unique=True)
 CHANNELS = st.integers(1, 2047)
 
 
-@given(user_ids=USERS, number=CHANNELS)
-def test_declarations_are_those_of_the_library(user_ids: list[UUID], number: int) -> None:
+@given(user_ids=USERS, number=CHANNELS, places=st.sets(st.integers(0, 4)))
+def test_declarations_are_those_of_the_library(user_ids: list[UUID], number: int, places: set[int]) -> None:
     channel = WrittenChannel(number)
-    run(declare_user_queues(cast("Channel", channel), user_ids))
-    expected = []
-    for queue in map(user_queue, user_ids):
+    bound = {each for place, each in enumerate(user_ids) if place in places}
+    run(declare_user_queues(cast("Channel", channel), user_ids, bound=bound))
+    expected: list[Any] = []
+    for user_id in user_ids:
+        queue = user_queue(user_id)
+        if user_id in bound:
+            expected.append(spec.Queue.Declare(queue=queue.name, passive=True, nowait=True))
+            continue
         expected += [
             spec.Queue.Declare(queue=queue.name, durable=True, nowait=True, arguments=dict(queue.arguments)),
             spec.Queue.Bind(queue=queue.name, exchange="delivery.direct", routing_key=queue.name, nowait=True),

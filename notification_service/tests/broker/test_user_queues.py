@@ -16,7 +16,8 @@ from waiting import until
 
 from herald_local.rabbitmq import RabbitNode
 from notification_service.broker import user_queues as user_queues_module
-from notification_service.broker.user_queue_frames import consume_user_queues
+from notification_service.broker.settling import Settled
+from notification_service.broker.user_queue_frames import consume_user_queues, declare_user_queues
 from notification_service.broker.user_queues import QueuedFrame, Receipt, UserQueues
 from notification_service.errors import Unavailable
 from shared_contracts import headers
@@ -337,6 +338,92 @@ async def test_many_users_are_declared_and_consumed_at_once(amqp_url: str, outsi
     assert listener.lost == []
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many acknowledgements each write had."""
+    told: list[int] = []
+    take = Settled.take
+
+    def note(settled: Settled) -> tuple[int | None, list[int]]:
+        last, ahead = take(settled)
+        told.append((last is not None) + len(ahead))
+        return last, ahead
+
+    monkeypatch.setattr(Settled, "take", note)
+    return told
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How many queues each question was about, and how many of them were only looked for."""
+    declared: list[tuple[int, int]] = []
+    declare = declare_user_queues
+
+    async def note(channel: Any, user_ids: Any, *, bound: Any) -> None:
+        declared.append((len(user_ids), len(bound)))
+        await declare(channel, user_ids, bound=bound)
+
+    monkeypatch.setattr(user_queues_module, "declare_user_queues", note)
+    return declared
+
+
+@pytest.mark.req("I06", "I07")
+async def test_what_many_users_acknowledged_is_settled_together_and_nothing_else(
+    amqp_url: str, outside: Bystander, clock: SetClock, told: list[int]
+) -> None:
+    people = [uuid4() for _ in range(20)]
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await asyncio.gather(*(join(queues, user_id) for user_id in people))
+        for number in range(5):
+            for user_id in people:
+                await send(outside, user_id, b"%d" % number)
+        await until(lambda: len(listener.frames) == 100)
+        # One keeps everything, one gives back what it has, everybody else acknowledges.
+        keeps, gives = people[7], people[12]
+        await queues.leave(gives, listener.receipts(gives))
+        await queues.settle(frame.receipt for owner, frame in listener.frames if owner not in (keeps, gives))
+        for user_id in people:
+            await until(lambda user_id=user_id: _has(outside, user_id, 5 if user_id is gives else 0))
+        # What came behind the first of the one that keeps its own goes one by one, on one channel of four.
+        assert sum(told) < 90
+        told.clear()
+        await queues.settle(listener.receipts(keeps))
+        assert told == [1]
+        # The broker knew every number it was told, or the channels would be closed.
+        for user_id in (keeps, people[0]):
+            await send(outside, user_id, b"5")
+            await until(lambda user_id=user_id: listener.bodies(user_id)[-1] == b"5")
+        await queues.settle([listener.receipts(keeps)[-1], listener.receipts(people[0])[-1]])
+        assert listener.lost == []
+    assert [message.body for message in await _take_all(outside, gives)] == [b"0", b"1", b"2", b"3", b"4"]
+    assert await outside.depth(user_queue_name(keeps)) == 0
+
+
+async def test_what_is_settled_of_a_deleted_queue_holds_nobody_up(
+    amqp_url: str, outside: Bystander, clock: SetClock, told: list[int]
+) -> None:
+    ada, bob = uuid4(), uuid4()
+    listener = Listener()
+    async with user_queues(amqp_url, listener, clock) as queues:
+        await asyncio.gather(*(queues.declare(user_id) for user_id in (ada, bob)))
+        # Together, and so on one channel.
+        await asyncio.gather(*(queues.consume(user_id) for user_id in (ada, bob)))
+        await send(outside, ada, b"1", b"2")
+        await until(lambda: len(listener.receipts(ada)) == 2)
+        await send(outside, bob, b"1", b"2", b"3")
+        await until(lambda: len(listener.receipts(bob)) == 3)
+        await outside.delete(user_queue_name(ada))
+        await until(lambda: listener.lost == [ada])
+        await queues.settle(listener.receipts(ada))
+        await queues.settle(listener.receipts(bob))
+        assert told == [1, 1]
+        await send(outside, bob, b"4")
+        await until(lambda: len(listener.receipts(bob)) == 4)
+        assert listener.lost == [ada]
+    assert [message.body for message in await _take_all(outside, bob)] == [b"4"]
+
+
 @pytest.mark.req("I15")
 async def test_one_missing_among_many_that_are_consumed_together_is_refused_and_all_come_back(
     amqp_url: str, outside: Bystander, clock: SetClock
@@ -376,6 +463,40 @@ async def test_those_who_come_together_are_consumed_with_few_questions(
         await asyncio.gather(*(queues.consume(user_id) for user_id in people))
         assert queues.consumer_count == sum(asked) == 200
         assert len(asked) <= 4
+
+
+async def test_who_comes_back_soon_needs_no_new_binding(
+    amqp_url: str, outside: Bystander, clock: SetClock, declared: list[tuple[int, int]]
+) -> None:
+    people = [uuid4() for _ in range(3)]
+    async with user_queues(amqp_url, Listener(), clock) as queues:
+        for seconds in (0, 590, 20):
+            clock.advance(seconds)
+            await asyncio.gather(*(queues.declare(user_id) for user_id in people))
+        # Whole, then only looked for, then whole again: ten minutes are over.
+        assert declared == [(3, 0), (3, 3), (3, 0)]
+        await queues.link.connection.close()  # type: ignore[union-attr]
+        await until(lambda: not queues.link.is_ready)
+        await queues.link.wait_ready(LIMIT)
+        await queues.declare(people[0])
+        assert declared[3:] == [(1, 0)]
+        await send(outside, people[0], b"x")
+        await until(lambda: _has(outside, people[0], 1))
+
+
+@pytest.mark.req("I15")
+async def test_a_queue_that_was_deleted_meanwhile_is_made_and_bound_again(
+    amqp_url: str, outside: Bystander, clock: SetClock, declared: list[tuple[int, int]]
+) -> None:
+    people = [uuid4() for _ in range(5)]
+    async with user_queues(amqp_url, Listener(), clock) as queues:
+        await asyncio.gather(*(queues.declare(user_id) for user_id in people))
+        await outside.delete(user_queue_name(people[3]))
+        await asyncio.gather(*(queues.declare(user_id) for user_id in (*people, uuid4())))
+        assert declared == [(5, 0), (6, 5), (6, 0)]
+        for user_id in people:
+            await send(outside, user_id, b"x")
+            await until(lambda user_id=user_id: _has(outside, user_id, 1))
 
 
 async def test_without_a_connection_it_says_so(clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:

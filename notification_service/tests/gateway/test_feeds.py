@@ -86,6 +86,20 @@ async def test_a_queue_is_not_consumed_for_a_device_that_left_while_it_was_decla
     assert queues.consumed == [USER, USER]
 
 
+@pytest.mark.req("I07", "I15")
+async def test_what_came_from_a_lost_queue_is_settled() -> None:
+    feeds, queues, device = make()
+    feed = feeds.attach(device(), USER, "default")
+    await feeds.consume(feed)
+    feeds.start()
+    for seq in (1, 2):
+        feeds.on_frame(USER, frame(seq, seq))
+    feeds.on_consumer_lost(USER)
+    await until(lambda: queues.settled == [1, 2])
+    assert feed.unsettled_count == 0
+    await feeds.stop()
+
+
 @pytest.mark.req("I07")
 async def test_a_frame_for_nobody_goes_back_to_its_queue() -> None:
     feeds, queues, device = make()

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from struct import Struct
 from typing import Any, Final
 
 import structlog
 from aiormq import spec
-from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 from typing_extensions import override
@@ -19,10 +17,11 @@ from typing_extensions import override
 from notification_service.background import end_tasks, keep_running
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
-from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
+from notification_service.broker.link import BrokerLink, open_channel
+from notification_service.broker.settling import Settled
 from notification_service.clock import Clock
 
-__all__ = ("BatchConsumer", "BatchHandler", "Incoming", "acknowledge", "consume", "give_back")
+__all__ = ("BatchConsumer", "BatchHandler", "Incoming", "consume")
 
 log = structlog.get_logger(__name__)
 
@@ -36,43 +35,6 @@ BatchHandler = Callable[[Sequence[Incoming]], Awaitable[Awaitable[None]]]
 
 # 20 ms: a quorum queue writes an entry to its log for each acknowledgement it gets, however many messages it covers.
 _SETTLE_PAUSE_S: Final = 0.02
-
-
-class Settled:
-    """What of one channel is done: told to the broker in as few acknowledgements as its order allows.
-
-    For a channel with one consumer, whose tags are numbers without gaps.
-    """
-
-    def __init__(self) -> None:
-        self._done: set[int] = set()
-        self._told: set[int] = set()
-        # Everything below is acknowledged.
-        self._lowest = 1
-
-    def add(self, tags: Sequence[int]) -> None:
-        """These are done."""
-        self._done.update(tags)
-
-    def take(self) -> tuple[int | None, list[int]]:
-        """What is to be told: a tag that stands for all up to it, and single tags that are ahead of others."""
-        last: int | None = None
-        while self._lowest in self._done:
-            # Named itself, a tag must not have been told before.
-            last = self._lowest if self._lowest not in self._told else last
-            self._done.discard(self._lowest)
-            self._told.discard(self._lowest)
-            self._lowest += 1
-        ahead = sorted(self._done - self._told)
-        self._told.update(ahead)
-        return last, ahead
-
-    async def write(self, channel: Channel) -> None:
-        """Tell the broker."""
-        last, ahead = self.take()
-        if last is not None:
-            await _settle(channel, [last], _ACK, _MULTIPLE)
-        await acknowledge(channel, ahead)
 
 
 class BatchConsumer(TapBase):
@@ -228,27 +190,3 @@ async def consume(channel: Channel, queue: str) -> str:
 async def never_called(_message: object) -> None:
     """The library's idea of a consumer, on a tapped channel."""
     raise AssertionError("the tap takes all deliveries")
-
-
-# Frame, Basic.Ack or Basic.Nack, tag, one octet of flags (AMQP 0-9-1, sections 2.3.5 and 1.8.3.13).
-_settling = Struct(">BHIIQBB").pack
-_ACK, _NACK, _MULTIPLE, _REQUEUE = 0x003C0050, 0x003C0078, 1, 2
-
-
-async def acknowledge(channel: Channel, delivery_tags: Sequence[int]) -> None:
-    """Send many acknowledgements as one write. On a lost channel they are void: the messages come again."""
-    await _settle(channel, delivery_tags, _ACK, 0)
-
-
-async def give_back(channel: Channel, delivery_tags: Sequence[int]) -> None:
-    """Return messages to their queues, to be delivered again, as one write."""
-    await _settle(channel, delivery_tags, _NACK, _REQUEUE)
-
-
-async def _settle(channel: Channel, delivery_tags: Sequence[int], method: int, flags: int) -> None:
-    if not delivery_tags or channel.is_closed:
-        return
-    number = channel.number
-    payload = b"".join([_settling(1, number, 13, method, tag, flags, 0xCE) for tag in delivery_tags])
-    with contextlib.suppress(*BROKER_ERRORS):
-        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))

@@ -11,10 +11,11 @@ from aiormq.connection import Connection
 from typing_extensions import override
 
 from notification_service.background import spawn
-from notification_service.broker.consumer import acknowledge, consume
+from notification_service.broker.consumer import consume
 from notification_service.broker.declare import bind, declare_exchange, declare_queue
 from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BrokerLink, open_channel
+from notification_service.broker.settling import acknowledge
 from notification_service.clock import Clock
 from shared_contracts.topology import Binding, Exchange, node_queue
 

@@ -8,7 +8,7 @@ each user; docs/decisions/0082).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -46,15 +46,17 @@ def read_consumer_tag(tag: str) -> UUID:
     return UUID(tag.partition(".")[0])
 
 
-async def declare_user_queues(channel: Channel, user_ids: Sequence[UUID]) -> None:
+async def declare_user_queues(channel: Channel, user_ids: Sequence[UUID], *, bound: Container[UUID] = ()) -> None:
     """Declare these users' durable queues and bind them; harmless when they exist.
 
     Args:
         channel: One that consumes nothing.
         user_ids: Each once.
+        bound: Of these only the queue is looked for. A missing one is refused, with everything else.
     """
-    pattern = _declaring(channel.number)
-    await _ask(channel, [pattern.replace(_ID, str(each).encode()) for each in user_ids], prefetch_count=1)
+    all_of_it, queue_only = _declaring(channel.number), _looking(channel.number)
+    pieces = [(queue_only if each in bound else all_of_it).replace(_ID, str(each).encode()) for each in user_ids]
+    await _ask(channel, pieces, prefetch_count=1)
 
 
 async def consume_user_queues(channel: Channel, tags: Sequence[str], *, prefetch_count: int) -> None:
@@ -89,6 +91,11 @@ def _declaring(channel_number: int) -> bytes:
         spec.Queue.Declare(queue=queue.name, durable=True, nowait=True, arguments=dict(queue.arguments)),
         spec.Queue.Bind(queue=queue.name, exchange=DELIVERY_DIRECT.name, routing_key=queue.name, nowait=True),
     )
+
+
+@lru_cache(maxsize=_KEPT)
+def _looking(channel_number: int) -> bytes:
+    return _marshal(channel_number, spec.Queue.Declare(queue=user_queue(_NOBODY).name, passive=True, nowait=True))
 
 
 @lru_cache(maxsize=_KEPT)

@@ -19,10 +19,11 @@ from typing_extensions import override
 
 from notification_service.background import spawn
 from notification_service.batching import Batcher
-from notification_service.broker.consumer import acknowledge, give_back
+from notification_service.broker.bound_queues import BoundQueues
 from notification_service.broker.declare import declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
+from notification_service.broker.settling import Settled, give_back
 from notification_service.broker.user_queue_frames import (
     consume_user_queues,
     declare_user_queues,
@@ -117,12 +118,14 @@ class UserQueues:
         self._prefetch_count = prefetch_count
         self._listener = listener
         self._declares: Batcher[UUID, bool] = Batcher(self._declare, max_batch=_BATCH, calls_at_once=_DECLARE_CHANNELS)
+        self._bound = BoundQueues(clock)
         self._declaring: deque[Channel] = deque()
         self._free_declaring = asyncio.Condition()
         self._consumes: Batcher[_Consumer, bool] = Batcher(
             self._consume, max_batch=_BATCH, calls_at_once=_CONSUME_CHANNELS
         )
         self._consuming: list[_Place] = []
+        self._settled: dict[Channel, Settled] = {}
         self._next = 0
         self._consumers: dict[UUID, _Consumer] = {}
         self._by_tag: dict[str, _Consumer] = {}
@@ -152,15 +155,21 @@ class UserQueues:
 
     async def _declare(self, user_ids: Sequence[UUID]) -> list[bool]:
         channel = await self._take_declaring()
+        bound = self._bound.find(user_ids)
         try:
             async with asyncio.timeout(_RPC_LIMIT_S):
-                await declare_user_queues(channel, user_ids)
+                await declare_user_queues(channel, user_ids, bound=bound)
         except (*BROKER_ERRORS, TimeoutError) as error:
             problem = error
         else:
+            self._bound.note(each for each in user_ids if each not in bound)
             return [True] * len(user_ids)
         finally:
             await self._return_declaring(channel)
+        if bound and self.link.is_ready and not isinstance(problem, TimeoutError):
+            # One was deleted meanwhile: it is made and bound again.
+            self._bound.forget(user_ids)
+            return await self._declare(user_ids)
         if len(user_ids) == 1 or isinstance(problem, TimeoutError) or not self.link.is_ready:
             log.warning("user_queue_not_declared", problem=f"{type(problem).__name__}: {problem}", users=len(user_ids))
             return [False] * len(user_ids)
@@ -219,25 +228,35 @@ class UserQueues:
             # With an answer: what was on its way is delivered before it, and given back by `on_delivery`.
             async with place.turn, asyncio.timeout(_RPC_LIMIT_S):
                 await place.channel.basic_cancel(consumer.tag)
-            await give_back(place.channel, [each.tag for each in unsettled if each.channel is place.channel])
+            await self._give_back(place.channel, [each.tag for each in unsettled if each.channel is place.channel])
 
     async def give_back(self, receipt: Receipt) -> None:
         """Return one frame to its queue."""
-        await give_back(receipt.channel, [receipt.tag])
+        await self._give_back(receipt.channel, [receipt.tag])
+
+    async def _give_back(self, channel: Channel, tags: Sequence[int]) -> None:
+        await give_back(channel, tags)
+        if (settled := self._settled.get(channel)) is not None:
+            settled.pass_over(tags)
 
     async def settle(self, receipts: Iterable[Receipt]) -> None:
-        """Tell RabbitMQ that these frames were received; receipts of a lost channel are passed over."""
-        by_channel: dict[int, tuple[Channel, list[int]]] = {}
+        """Tell RabbitMQ that these frames were received; receipts of a lost channel are passed over.
+
+        One call at a time.
+        """
+        by_channel: dict[Channel, list[int]] = {}
         for receipt in receipts:
-            by_channel.setdefault(receipt.channel.number, (receipt.channel, []))[1].append(receipt.tag)
-        for channel, tags in by_channel.values():
-            await acknowledge(channel, tags)
+            by_channel.setdefault(receipt.channel, []).append(receipt.tag)
+        for channel, tags in by_channel.items():
+            if (settled := self._settled.get(channel)) is not None:
+                settled.add(tags)
+                await settled.write(channel)
 
     def on_delivery(self, channel: Channel, consumer_tag: str, message: Incoming) -> None:
         """A frame arrived on one of the consuming channels."""
         consumer = self._by_tag.get(consumer_tag)
         if consumer is None:
-            spawn(give_back(channel, [message.delivery_tag]), name="give-back")
+            spawn(self._give_back(channel, [message.delivery_tag]), name="give-back")
             return
         seq = message.headers.get(headers.SEQ)
         self._listener.on_frame(
@@ -262,6 +281,7 @@ class UserQueues:
         self._consuming = [
             _Place(await self._open_consuming(connection), asyncio.Lock()) for _ in range(_CONSUME_CHANNELS)
         ]
+        self._settled = {place.channel: Settled() for place in self._consuming}
         declaring = [await open_channel(connection) for _ in range(_DECLARE_CHANNELS)]
         async with self._free_declaring:
             self._declaring = deque(declaring)
@@ -288,6 +308,8 @@ class UserQueues:
         lost, self._consumers = self._consumers, {}
         self._by_tag = {}
         self._consuming = []
+        self._settled = {}
+        self._bound.clear()
         self._declaring.clear()
         for user_id in lost:
             self._listener.on_consumer_lost(user_id)

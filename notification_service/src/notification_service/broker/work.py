@@ -16,10 +16,11 @@ from aiormq.connection import Connection
 from typing_extensions import override
 
 from notification_service.background import end_tasks, keep_running
-from notification_service.broker.consumer import acknowledge, consume
+from notification_service.broker.consumer import consume
 from notification_service.broker.declare import declare_queue, declare_topology
 from notification_service.broker.deliveries import Incoming, TapBase
 from notification_service.broker.link import BROKER_ERRORS, BrokerLink, open_channel
+from notification_service.broker.settling import acknowledge
 from notification_service.clock import Clock
 from shared_contracts.topology import Queue
 

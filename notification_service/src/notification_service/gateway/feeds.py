@@ -140,7 +140,8 @@ class Feeds:
         feed = self._feeds.get(user_id)
         if feed is None:
             return
-        feed.take_all()
+        # Where only the queue is gone, nobody else settles what came from it.
+        self._settle_soon(feed.take_all())
         feed.is_declared = False
         if feed.wants_consumer:
             spawn(self._consume(feed), name="consume-again")
