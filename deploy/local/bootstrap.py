@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -32,12 +33,21 @@ def say(text: str) -> None:
 def run(*command: str | Path) -> None:
     """Run one step; on failure show its output and stop with its exit code."""
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    if has_system_certificates():
+        # Else uv takes its own, and can download nothing behind a proxy whose certificate only the system knows.
+        environment.setdefault("UV_SYSTEM_CERTS", "1")
     done = subprocess.run(
         [str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
         sys.exit(f"setup    | failed: {' '.join(str(part) for part in command)}")
+
+
+def has_system_certificates() -> bool:
+    """Whether this machine has a store of certificates; without one uv brings its own."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile is not None or (paths.capath is not None and any(Path(paths.capath).iterdir()))
 
 
 def fingerprint() -> str:
