@@ -400,8 +400,9 @@ async def test_what_many_users_acknowledged_is_settled_together_and_nothing_else
     assert await outside.depth(user_queue_name(keeps)) == 0
 
 
-async def test_what_is_settled_of_a_deleted_queue_holds_nobody_up(
-    amqp_url: str, outside: Bystander, clock: SetClock, told: list[int]
+@pytest.mark.req("I15")
+async def test_a_deleted_queue_is_made_again_and_what_was_settled_of_it_holds_nobody_up(
+    amqp_url: str, outside: Bystander, clock: SetClock, told: list[int], declared: list[tuple[int, int]]
 ) -> None:
     ada, bob = uuid4(), uuid4()
     listener = Listener()
@@ -415,6 +416,8 @@ async def test_what_is_settled_of_a_deleted_queue_holds_nobody_up(
         await until(lambda: len(listener.receipts(bob)) == 3)
         await outside.delete(user_queue_name(ada))
         await until(lambda: listener.lost == [ada])
+        await queues.declare(ada)
+        assert declared == [(2, 0), (1, 0)]
         await queues.settle(listener.receipts(ada))
         await queues.settle(listener.receipts(bob))
         assert told == [1, 1]

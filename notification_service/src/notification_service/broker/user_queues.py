@@ -302,6 +302,7 @@ class UserQueues:
         if consumer is not None and consumer.tag == frame.consumer_tag:
             log.warning("user_consumer_cancelled_by_broker")
             self._forget(consumer)
+            self._bound.forget([user_id])
             self._listener.on_consumer_lost(user_id)
 
     def _lose(self) -> None:
