@@ -172,10 +172,12 @@ def test_introspection_costs_two_queries(device: Device) -> None:
 
 
 def test_a_batch_answers_like_one_by_one_in_three_queries(device: Device, alice: User) -> None:
-    _, service = make_service(Scope.USERS_READ)
+    _, service = make_service(Scope.TOKENS_ISSUE)
     others = [log_in(make_user()) for _ in range(20)]
     others[3].post("/api/v1/auth/logout")
-    tokens = ["junk", device.token, service.token, *(other.token for other in others)]
+    issued = service.post("/api/v1/auth/user-tokens", {"items": [{"user_id": str(make_user().id)} for _ in range(3)]})
+    by_client = [item["access"] for item in issued.body["items"]]
+    tokens = ["junk", device.token, service.token, *by_client, *(other.token for other in others)]
 
     with CaptureQueriesContext(connection) as queries:
         answer = internal().post(BATCH, {"tokens": tokens})
