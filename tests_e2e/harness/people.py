@@ -162,11 +162,12 @@ class Rest:
         answer = await self.auth("POST", "/api/v1/groups", token=admin.access, json={"name": slug, "slug": slug})
         assert answer.status_code == 201, answer.text
         group_id = str(answer.json()["id"])
-        answer = await self.auth(
-            "POST",
-            f"/api/v1/groups/{group_id}/members/batch",
-            token=admin.access,
-            json={"add": [member.id for member in members]},
-        )
-        assert answer.status_code == 200, answer.text
+        for start in range(0, len(members), 1000):
+            answer = await self.auth(
+                "POST",
+                f"/api/v1/groups/{group_id}/members/batch",
+                token=admin.access,
+                json={"add": [member.id for member in members[start : start + 1000]]},
+            )
+            assert answer.status_code == 200, answer.text
         return group_id

@@ -46,28 +46,46 @@ class Dispatcher:
     async def dispatch(self, kept: Sequence[KeptItem], broadcasts: Sequence[KeptBroadcast] = ()) -> Dispatched:
         """Publish a batch and answer what is done; what is not stays for the relay.
 
-        Items of users without a queue are not published: they are held in the mailbox, and that is their dispatch.
+        Items of users without a queue are not published: they are held in the mailbox, and that is their dispatch. So
+        are those that a queue refuses twice: the relay would publish them to all other recipients again, for as long as
+        one queue is full (docs/decisions/0086).
         """
         now = self._clock.now()
         contents = _ContentCache()
         addressed = [item for item in kept if item.has_queue]
         messages = [_item_message(item, contents, now) for item in addressed]
         messages += [_broadcast_message(each, contents) for each in broadcasts]
-        outcomes = await self._publisher.publish_all(messages) if messages else []
-        result = Dispatched(done={item.notification.id for item in kept})
+        outcomes = await self._publish(messages) if messages else []
+        result = Dispatched(
+            done={item.notification.id for item in kept} | {each.notification.id for each in broadcasts}
+        )
         failed: set[UUID] = set()
         for item, outcome in zip(addressed, outcomes[: len(addressed)], strict=True):
             if outcome is Outcome.RETURNED:
                 result.gone_queues.add((item.user_id, item.queue_generation))
-            elif outcome is not Outcome.OK:
+            elif outcome is Outcome.TIMEOUT:
                 failed.add(item.notification.id)
-        for each, outcome in zip(broadcasts, outcomes[len(addressed) :], strict=True):
-            # Returned: no gateway is up. Whoever connects later reads the log.
-            (result.done if outcome in (Outcome.OK, Outcome.RETURNED) else failed).add(each.notification.id)
+        # Returned broadcasts: no gateway is up. Whoever connects later reads the log.
+        failed |= {
+            each.notification.id
+            for each, outcome in zip(broadcasts, outcomes[len(addressed) :], strict=True)
+            if outcome is Outcome.TIMEOUT
+        }
         result.done -= failed
         if failed:
             log.warning("dispatch_incomplete", notifications=len(failed))
         return result
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> list[Outcome]:
+        outcomes = await self._publisher.publish_all(messages)
+        refused = [at for at, outcome in enumerate(outcomes) if outcome is Outcome.NACK]
+        if refused:
+            again = await self._publisher.publish_all([messages[at] for at in refused])
+            for at, outcome in zip(refused, again, strict=True):
+                outcomes[at] = outcome
+            if left := again.count(Outcome.NACK):
+                log.warning("queues_refuse", messages=left, action="look for full queues that reject publishes")
+        return outcomes
 
     async def dispatch_frames(self, frames: Sequence[StreamFrame]) -> set[tuple[UUID, int]]:
         """Publish frames of users' streams that are no new items; answers the queues that turn out not to exist, as
