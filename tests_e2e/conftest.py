@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -71,7 +72,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextlib.contextmanager
-def make_stack(database: str, folder: Path, **options: int) -> Iterator[Stack]:
+def make_stack(database: str, folder: Path, **options: Any) -> Iterator[Stack]:
     """An installation on SQLite, or on a PostgreSQL cluster of its own, which tests may stop."""
     with contextlib.ExitStack() as ending:
         cluster = ending.enter_context(_running_cluster()) if database == "postgresql" else None

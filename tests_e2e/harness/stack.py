@@ -187,14 +187,16 @@ def running_stack(
     gateways: int = 2,
     workers: int = 2,
     settings: dict[str, str] | None = None,
+    node: RabbitNode | None = None,
 ) -> Iterator[Stack]:
     """A fresh installation with its own RabbitMQ node; ended with the block.
 
     Args:
         folder: Empty; takes databases, keys and logs.
         cluster: Takes the databases of both services; None: SQLite.
+        node: One that runs already, and is somebody else's to end.
     """
-    node = RabbitNode(folder / "rabbitmq")
+    given, node = node, node or RabbitNode(folder / "rabbitmq")
     ports = find_free_ports(2 + gateways + workers)
     system = System(
         run_dir=folder,
@@ -211,11 +213,13 @@ def running_stack(
     stack = Stack(system, node, cluster)
     try:
         with ThreadPoolExecutor() as pool:
-            broker = pool.submit(node.start)
+            broker = pool.submit(node.start) if given is None else None
             stack.prepare()
-            broker.result()
+            if broker is not None:
+                broker.result()
         stack.start_all()
         yield stack
     finally:
         stack.stop_all()
-        node.discard()
+        if given is None:
+            node.discard()

@@ -28,6 +28,7 @@ _BIN_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/us
 _OPEN_FILES = 200_000
 _START_LIMIT_S = 90.0
 _STOP_LIMIT_S = 30.0
+_COOKIE = ".erlang.cookie"
 # Policies that production sets too (deploy/rabbitmq/definitions.json holds the same, a test compares them).
 USER_QUEUE_POLICY = {
     "vhost": "/",
@@ -81,11 +82,17 @@ class RabbitNode:
     """One RabbitMQ server process and its data folder.
 
     Stopping and starting again keeps durable queues; deleting the folder forgets everything.
+
+    Args:
+        folder: Takes everything the node has.
+        amqp_port: Where it answers; a free one unless given, and from then on the same.
+        beside: A node it may form a cluster with (`join`): name server, password and Erlang cookie are that one's.
     """
 
-    def __init__(self, folder: Path, *, amqp_port: int | None = None) -> None:
+    def __init__(self, folder: Path, *, amqp_port: int | None = None, beside: RabbitNode | None = None) -> None:
         self.folder = folder.resolve()
         self._wanted_port = amqp_port
+        self._beside = beside
         self._process: subprocess.Popen[bytes] | None = None
         self._settings: RabbitSettings | None = None
 
@@ -95,6 +102,11 @@ class RabbitNode:
         if self._settings is None:
             self._settings = self._load_or_make_settings()
         return self._settings
+
+    @property
+    def name(self) -> str:
+        """The Erlang node's name."""
+        return f"herald-{self.settings.amqp_port}@localhost"
 
     @property
     def url(self) -> str:
@@ -117,6 +129,11 @@ class RabbitNode:
             "log.console = false\n"
             "log.file.level = info\n"
         )
+        cookie = self.folder / _COOKIE
+        if self._beside is not None and not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_bytes((self._beside.folder / _COOKIE).read_bytes())
+            cookie.chmod(0o400)  # Erlang insists on it
         definitions = self.folder / "definitions.json"
         definitions.touch(mode=0o600)
         definitions.write_text(json.dumps(make_definitions("herald", settings.password), indent=1))
@@ -135,7 +152,7 @@ class RabbitNode:
             "HOME": str(self.folder),  # the Erlang cookie lives here
             "ERL_EPMD_PORT": str(settings.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"herald-{settings.amqp_port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(settings.amqp_port),
             "RABBITMQ_DIST_PORT": str(settings.dist_port),
@@ -211,6 +228,13 @@ class RabbitNode:
             raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
+    def join(self, other: RabbitNode) -> None:
+        """Become a member of the other node's cluster; both run, and what this one had is forgotten."""
+        self.ctl("stop_app")
+        self.ctl("reset")
+        self.ctl("join_cluster", other.name)
+        self.ctl("start_app")
+
     def lift_reservations(self) -> None:
         """Let the running node take connections however many quorum queues it has.
 
@@ -256,7 +280,10 @@ class RabbitNode:
         is_running = answers_amqp(amqp_port)
         if dist_port is None or epmd_port is None or not (is_running or is_free(dist_port)):
             dist_port, epmd_port = find_free_ports(2)
-        settings = RabbitSettings(amqp_port, dist_port, epmd_port, known.get("password") or secrets.token_urlsafe(24))
+        password = known.get("password") or secrets.token_urlsafe(24)
+        if self._beside is not None:
+            epmd_port, password = self._beside.settings.epmd_port, self._beside.settings.password
+        settings = RabbitSettings(amqp_port, dist_port, epmd_port, password)
         path.touch(mode=0o600)
         path.write_text(json.dumps(settings.__dict__))
         return settings
