@@ -65,6 +65,10 @@ e2e: setup ## Run the end-to-end tests alone (ARGS go to pytest)
 ledger: setup ## Count what faults cost, in full: 1,000 sockets, 20 rounds of each fault (an hour; ARGS="-k gateway-killed" for one)
 	@HERALD_THOROUGH=1 $(VENV)/python -m herald_local.testing --only e2e-postgresql -m ledger -s --randomly-dont-reorganize $(ARGS)
 
+.PHONY: soak
+soak: setup ## Two hours of messages with a fault in every hundredth step: nothing grows (HERALD_SOAK_SECONDS=600 for less)
+	@HERALD_THOROUGH=1 $(VENV)/python -m herald_local.testing --only e2e-postgresql -k test_soak -s $(ARGS)
+
 .PHONY: thorough
 thorough: setup ## Kill workers on every channel thirty times (several minutes; not part of check)
 	@HERALD_THOROUGH=1 $(VENV)/python -m pytest notification_service/tests/channels/test_kills.py $(ARGS)

@@ -119,7 +119,7 @@ async def run_ledger(
         for number in range(min(_PUBLISHERS, len(tenancy.people)))
     ]
     ledger.over_rest = {person.id for person in tenancy.people[:: len(publishers)]}
-    renewing = asyncio.create_task(_renew_tokens(rest, tenancy))
+    renewing = asyncio.create_task(renew_tokens(rest, tenancy))
     try:
         async with asyncio.timeout(120):
             await asyncio.gather(*(device.ready.wait() for device in ledger.devices))
@@ -127,8 +127,8 @@ async def run_ledger(
         for part in plan:
             await asyncio.gather(_publish(ledger, publishers, part), _strike(fault))
         await asyncio.to_thread(stack.revive)
-        await _wait_complete(ledger)
-        await _wait_settled(stack, tenancy)
+        await wait_complete(ledger)
+        await wait_settled(stack, tenancy)
         if checks_quiet:
             await quiet.check()
     finally:
@@ -141,7 +141,7 @@ async def run_ledger(
     return ledger
 
 
-async def _renew_tokens(rest: Rest, tenancy: Tenancy) -> None:
+async def renew_tokens(rest: Rest, tenancy: Tenancy) -> None:
     """A long run outlasts access tokens: sockets are closed when theirs ends, and devices come back with the next."""
     while True:
         await asyncio.sleep(_RENEW_S)
@@ -200,7 +200,9 @@ async def _strike(fault: Callable[[], object] | None) -> None:
         await asyncio.to_thread(fault)
 
 
-async def _wait_complete(ledger: Ledger) -> None:
+async def wait_complete(ledger: Ledger) -> None:
+    """Every device has what was acknowledged, within two minutes."""
+
     async def lost() -> int:
         for device in ledger.devices:
             device.check_alive()
@@ -209,7 +211,7 @@ async def _wait_complete(ledger: Ledger) -> None:
     await eventually(lost, is_good=lambda count: count == 0, within_s=120)
 
 
-async def _wait_settled(stack: Stack, tenancy: Tenancy) -> None:
+async def wait_settled(stack: Stack, tenancy: Tenancy) -> None:
     """What every device has acknowledged is in no queue any more."""
     own = {f"user.{person.id}" for person in tenancy.people}
 

@@ -42,6 +42,11 @@ class Stack:
         """Workers."""
         return [name for name in self._described if name.startswith("worker")]
 
+    @property
+    def names(self) -> list[str]:
+        """Every process that runs."""
+        return list(self._running)
+
     def url_of(self, name: str) -> str:
         """The address of one process."""
         ready_url = self._described[name].ready_url

@@ -58,6 +58,13 @@ class AmqpPublisher:
             app_id="ledger",
         )
         exchange, key = ("notifications.direct", "private") if person else ("notifications.fanout", "")
+        await self._publish(message, exchange, key)
+
+    async def publish_poison(self) -> None:
+        """Something nobody can read; returns once it is acknowledged."""
+        await self._publish(aio_pika.Message(b"no JSON", message_id="poison"), "notifications.direct", "private")
+
+    async def _publish(self, message: aio_pika.Message, exchange: str, key: str) -> None:
         while True:
             try:
                 async with asyncio.timeout(_TRY_LIMIT_S):
@@ -138,12 +145,18 @@ class StubbornDevice:
         self._device_id = device_id
         self._node = first_node
         self._position: str | None = None
+        self._socket: Socket | None = None
         self._task = asyncio.create_task(self._run())
 
     def check_alive(self) -> None:
         """Fail if it was told to stay away."""
         if self._task.done():
             self._task.result()
+
+    async def drop(self) -> None:
+        """Lose the connection without a word; it comes back."""
+        if self._socket is not None:
+            await self._socket.drop()
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -165,6 +178,7 @@ class StubbornDevice:
                 pass
             else:
                 self.reconnects += 1
+                self._socket = socket
                 try:
                     await self._follow(socket)
                 finally:
