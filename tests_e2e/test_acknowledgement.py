@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.broker import Backend, queue_counts
+from harness.broker import Backend, backend_of, queue_counts
+from harness.metrics import are_consumers_alive
 from harness.people import Rest
+from harness.rounds import IS_THOROUGH
 from harness.sockets import connect, connected
 from harness.stack import Stack
 from harness.waiting import eventually
@@ -58,6 +62,52 @@ async def test_a_client_that_never_acknowledges_gets_a_window_and_the_rest_stays
     assert {frame["redelivered"] for frame in again} == {True}
     assert await device.wait_closed(within_s=40) == 4412
     await eventually(lambda: asyncio.to_thread(queue_counts, stack, queue), is_good=lambda counts: counts == (100, 0))
+
+
+@contextlib.asynccontextmanager
+async def impatient_broker(stack: Stack, limit_s: int) -> AsyncIterator[None]:
+    """RabbitMQ closes a channel once one delivery on it is unacknowledged for so long; by default it is 30 min."""
+
+    async def set_limit(milliseconds: int, look_every_ms: int) -> None:
+        settings = {"consumer_timeout": milliseconds, "channel_tick_interval": look_every_ms}
+        for name, value in settings.items():
+            await asyncio.to_thread(stack.node.ctl, "eval", f"application:set_env(rabbit, {name}, {value}).")
+        # Channels read it when they are opened.
+        await asyncio.to_thread(stack.node.ctl, "close_all_connections", "the test changes a limit")
+        assert await are_consumers_alive(stack)
+
+    await set_limit(limit_s * 1_000, 1_000)
+    try:
+        yield
+    finally:
+        await set_limit(1_800_000, 60_000)
+
+
+@pytest.mark.req("I07")
+@pytest.mark.only_on("sqlite")
+@pytest.mark.skipif(not IS_THOROUGH, reason="waits for more than a minute: only in the long form")
+async def test_a_device_that_acknowledges_slowly_takes_no_channel_from_the_others(stack: Stack, rest: Rest) -> None:
+    (person,) = await rest.make_people(1)
+    async with impatient_broker(stack, 55), backend_of(stack) as backend:
+        device = await connect(stack.system.notify_urls[0], person.access, device_id="phone", acks=False)
+        await device.synced()
+        for number in range(64):
+            await backend.send_to(person.id, f"n{number}")
+        frames = await device.take(64)
+        # Always in time for the session, and never done with what was delivered first within the broker's limit.
+        for frame in frames[:18]:
+            await device.ack(frame)
+            await asyncio.sleep(4)
+        log = "".join(each.read_text(errors="replace") for each in (stack.node.folder / "log").glob("*.log"))
+        assert "has timed out waiting for delivery acknowledgement" not in log
+        await device.ack(frames[-1])
+        await eventually(
+            lambda: asyncio.to_thread(queue_counts, stack, f"user.{person.id}"), is_good=lambda counts: counts == (0, 0)
+        )
+        sent = await backend.send_to(person.id, "and on")
+        while (await device.next("notification"))["id"] != sent:
+            pass
+        await device.close()
 
 
 async def test_the_window_moves_with_the_acknowledgements(stack: Stack, rest: Rest, backend: Backend) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 if TYPE_CHECKING:
     from notification_service.broker.user_queues import Receipt
     from notification_service.gateway.client import Client
+
+
+class _Held(NamedTuple):
+    """A frame the broker waits for: every copy of it, and when the first one came."""
+
+    receipts: list[Receipt]
+    since: float
 
 
 class Feed:
@@ -24,7 +31,6 @@ class Feed:
     """
 
     __slots__ = (
-        "_oldest_at",
         "_unsettled",
         "acked_seq",
         "connections",
@@ -44,8 +50,8 @@ class Feed:
         self.last_seq = 0
         self.is_declared = self.is_parked = False
         self.wants_consumer = False
-        self._unsettled: dict[int, list[Receipt]] = {}
-        self._oldest_at: float | None = None
+        # In the order of their arrival.
+        self._unsettled: dict[int, _Held] = {}
 
     @property
     def unsettled_count(self) -> int:
@@ -61,40 +67,37 @@ class Feed:
         self.last_seq = max(self.last_seq, seq)
         if seq <= self.acked_seq:
             return [receipt]
-        # Twice the same number: it was published twice. Both copies are settled together.
-        self._unsettled.setdefault(seq, []).append(receipt)
-        if self._oldest_at is None:
-            self._oldest_at = now
+        held = self._unsettled.get(seq)
+        if held is None:
+            self._unsettled[seq] = _Held([receipt], now)
+        else:
+            # Twice the same number: it was published twice. Both copies are settled together.
+            held.receipts.append(receipt)
         return []
 
-    def take_acked(self, seq: int, now: float) -> list[Receipt]:
+    def take_acked(self, seq: int) -> list[Receipt]:
         """A device has everything up to `seq`: answers what can be settled."""
         if seq <= self.acked_seq:
             return []
         self.acked_seq = seq
         done = [number for number in self._unsettled if number <= seq]
-        receipts = [receipt for number in done for receipt in self._unsettled.pop(number)]
-        if receipts:
-            self._oldest_at = now if self._unsettled else None
-        return receipts
+        return [receipt for number in done for receipt in self._unsettled.pop(number).receipts]
 
     def take(self, seq: int) -> list[Receipt]:
         """Answers what can be settled because this one frame needs no acknowledgement."""
-        receipts = self._unsettled.pop(seq, [])
-        if not self._unsettled:
-            self._oldest_at = None
-        return receipts
+        held = self._unsettled.pop(seq, None)
+        return held.receipts if held is not None else []
 
     def take_all(self) -> list[Receipt]:
         """Everything unsettled, in order of the numbers; it is nobody's here any more."""
-        taken = [receipt for _, receipts in sorted(self._unsettled.items()) for receipt in receipts]
+        taken = [receipt for _, held in sorted(self._unsettled.items()) for receipt in held.receipts]
         self._unsettled.clear()
-        self._oldest_at = None
         return taken
 
     def waited_s(self, now: float) -> float:
-        """How long the broker has been waiting without any progress."""
-        return 0.0 if self._oldest_at is None else now - self._oldest_at
+        """How long the broker has been waiting for the frame that came first. Progress with others is none with it."""
+        oldest = next(iter(self._unsettled.values()), None)
+        return now - oldest.since if oldest is not None else 0.0
 
     def find_excess(self, limit: int) -> Iterable[Client]:
         """The oldest connections beyond the limit."""

@@ -27,7 +27,8 @@ from notification_service.notifications.pages import FrameType
 log = structlog.get_logger(__name__)
 
 PARK_AFTER_S: Final = 45.0
-"""Longest time the broker waits for a user's devices; RabbitMQ's own limit is 30 minutes, sites may set it to less."""
+"""Longest time the broker waits for one frame; RabbitMQ's own limit is 30 minutes, sites may set it to less, and beyond
+it the channel is closed, which a quarter of the users share."""
 
 _SETTLE_PAUSE_S: Final = 0.01
 _RETRY_S: Final = 2.0
@@ -216,13 +217,15 @@ class Feeds:
         feed = self._feeds.get(user_id)
         if feed is None:
             return
-        self._settle_soon(feed.take_acked(seq, self._clock.monotonic()))
+        self._settle_soon(feed.take_acked(seq))
         if not feed.wants_consumer and feed.is_parked:
             feed.is_parked = False
             spawn(self.consume(feed), name="unpark")
 
     def park_waiting(self) -> None:
-        """Leave the queues of users whose devices have not acknowledged for too long."""
+        """Leave the queues of users whose devices have had a frame for too long; with the next acknowledgement they are
+        consumed again.
+        """
         now = self._clock.monotonic()
         for feed in self._feeds.values():
             if feed.waited_s(now) > PARK_AFTER_S:
