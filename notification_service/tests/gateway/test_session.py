@@ -247,6 +247,27 @@ def test_too_many_frames_are_ended_and_acknowledgements_are_free() -> None:
     assert codes == [None] * 100 + [4429]
 
 
+@pytest.mark.req("D13")
+@pytest.mark.parametrize("text", [position(1), position(9), "nonsense"])
+def test_acknowledgements_that_say_nothing_new_are_not_free_without_end(text: str) -> None:
+    session, _ = open_session()
+    item(session, 1)
+    ack = f'{{"type":"ack","position":"{text}"}}'.encode()
+    session.on_text(f'{{"type":"ack","position":"{position(1)}"}}'.encode(), 0.0)
+    codes = [close_code(session.on_text(ack, 0.0)) for _ in range(1_001)]
+    assert codes == [None] * 1_000 + [4429]
+
+
+def test_acknowledging_a_window_twice_is_no_flood() -> None:
+    session, _ = open_session()
+    for seq in range(1, 2_001):
+        item(session, seq)
+        for _ in range(2):
+            assert session.is_open
+            session.on_text(f'{{"type":"ack","position":"{position(seq)}"}}'.encode(), seq / 500)
+    assert session.is_open
+
+
 def test_the_allowance_returns_with_time() -> None:
     session, _ = open_session()
     for second in range(20):

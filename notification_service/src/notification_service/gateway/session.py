@@ -82,6 +82,10 @@ EXPIRY_WARNING_S: Final = 60.0
 # What nearly every frame from a client is: read without building a model, in a tenth of the time.
 _PLAIN_ACK: Final = re.compile(rb'\{"type": ?"ack", ?"position": ?"([0-9a-f.]+)"\}')
 
+VAIN_ACKS: Final = 10
+"""Times the limit of frames that an acknowledgement may say nothing new (4429 beyond). Who gets a window again answers
+it again."""
+
 DRAIN_NOTICE_S: Final = 0.25
 """Between `reconnect` and the close: acknowledgements that are on their way still count."""
 
@@ -140,6 +144,7 @@ class Session:
         "_messages",
         "_opened_at",
         "_rewinds",
+        "_vain_acks",
         "_warned",
         "_was_reset",
         "_was_told_gone",
@@ -167,6 +172,7 @@ class Session:
         # Made when first needed: most connections only acknowledge.
         self._frames: Bucket | None = None
         self._messages: Bucket | None = None
+        self._vain_acks: Bucket | None = None
         self._malformed = 0
         self._expires_at = 0.0
         self._warned = False
@@ -195,7 +201,7 @@ class Session:
             frame = parse_client_frame(text)
         except FrameRejected as refused:
             return self._refuse_frame(refused)
-        # Acknowledgements are free: there is at most one useful one per frame written.
+        # Acknowledgements that say something new are free: there is at most one for each frame written.
         if isinstance(frame, Ack) and self.phase is Phase.OPEN:
             return self._on_acked_position(frame.position, frame.ref, now)
         if not self._may_send(now):
@@ -270,12 +276,22 @@ class Session:
         return [SendText(encode_error(ErrorCode.INVALID_FRAME, "this connection has its hello", frame.ref))]
 
     def _on_acked_position(self, text: str, ref: str | None, now: float) -> list[Effect]:
-        position = parse_position(text)
-        if position is None or not self.follower.knows(position):
-            return self._refuse_gone(ref) if position and self._was_reset else self._refuse_position(ref)
-        if position.seq > self.follower.acked_seq or position.broadcast > self.follower.acked_broadcast:
+        position, follower = parse_position(text), self.follower
+        if position is None or not follower.knows(position):
+            refusal = self._refuse_gone(ref) if position and self._was_reset else self._refuse_position(ref)
+            return self._count_vain_ack(now) or refusal
+        if position.seq > follower.acked_seq or position.broadcast > follower.acked_broadcast:
             self._rewinds = 0
-        return self.follower.settle(position.seq, position.broadcast, now)
+        elif ended := self._count_vain_ack(now):
+            return ended
+        return follower.settle(position.seq, position.broadcast, now)
+
+    def _count_vain_ack(self, now: float) -> list[Effect]:
+        if self._vain_acks is None:
+            self._vain_acks = Bucket(VAIN_ACKS * self._limits.frames_per_second, now)
+        if self._vain_acks.take(now):
+            return []
+        return self.close(CloseCode.TOO_MANY_FRAMES, "too many acknowledgements that say nothing new")
 
     def _on_sync(self, frame: Sync, now: float) -> list[Effect]:
         position = parse_position(frame.position)
