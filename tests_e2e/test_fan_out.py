@@ -14,7 +14,7 @@ from harness.broker import Backend
 from harness.metrics import read_metric
 from harness.people import Person, Rest
 from harness.rounds import rounds
-from harness.sockets import connected
+from harness.sockets import Frame, Socket, connected
 from harness.stack import Stack
 from harness.waiting import eventually
 
@@ -37,6 +37,18 @@ def full_after_one(stack: Stack, person: Person) -> Iterator[None]:
         stack.node.ctl("clear_policy", "refusing")
 
 
+async def wait_until_known(device: Socket, other: Person) -> None:
+    """Return when the last member shares a group with the first: memberships are mirrored in their order."""
+
+    async def subscribe() -> Frame:
+        await device.send(type="presence.subscribe", user_ids=[other.id])
+        while (frame := await device.next())["type"] not in ("presence", "error"):
+            pass
+        return frame
+
+    await eventually(subscribe, is_good=lambda frame: frame["type"] == "presence", within_s=120)
+
+
 @pytest.mark.req("H18", "H04")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.timeout(300)
@@ -50,6 +62,8 @@ async def test_a_queue_that_refuses_holds_up_none_of_the_others(stack: Stack, re
         # From now on they have queues.
         async with connected(first_url, person.access) as device:
             await device.synced()
+            if person is refusing:
+                await wait_until_known(device, here)
     sent: list[str] = []
     slowest_s = 0.0
     schedulers = ["scheduler"]
