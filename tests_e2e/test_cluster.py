@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import aio_pika
 import httpx
@@ -29,7 +28,7 @@ MESSAGES = 60
 SLOWEST_ANSWER_S = 5.0
 _MOVE_LEADER = "ra:transfer_leadership({'%2F_{queue}', '{old}'}, {'%2F_{queue}', '{new}'})."
 
-pytestmark = [pytest.mark.only_on("postgresql"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.only_on("sqlite"), pytest.mark.timeout(300)]
 
 
 @dataclass
@@ -64,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             ending.callback(node.discard)
         for node in others:
             node.join(first)
-        stack = ending.enter_context(make_stack("postgresql", Path(folder) / "herald", node=first))
+        stack = ending.enter_context(make_stack("sqlite", tmp_path_factory.mktemp("herald"), node=first))
         yield Cluster(stack, first, others)
 
 
