@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, cast
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import aiormq
@@ -32,7 +32,10 @@ _CONNECT_LIMIT_S: Final = 10.0
 _SET_UP_LIMIT_S: Final = 60.0
 _CLOSE_LIMIT_S: Final = 5.0
 _LAST_TURNS: Final = 20
-"""Turns of the loop after which nothing is left of a connection that was closed."""
+"""Turns of the loop after which mostly nothing is left of a connection that was closed."""
+_ENDING_LIMIT_S: Final = 1.0
+_ENDINGS: Final = frozenset({"Connection._on_reader_done.<locals>.close_writer_task", "FutureStore.reject_all"})
+"""Tasks of the library that end a connection."""
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
@@ -192,6 +195,13 @@ async def _close(connection: Connection) -> None:
     # warning about coroutines that were never awaited.
     for _ in range(_LAST_TURNS):
         await asyncio.sleep(0)
+    # They may wait for the socket, too.
+    if endings := [task for task in asyncio.all_tasks() if _is_ending(task)]:
+        await asyncio.wait(endings, timeout=_ENDING_LIMIT_S)
+
+
+def _is_ending(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "") in _ENDINGS
 
 
 _READERS: WeakKeyDictionary[Connection, TappedReader] = WeakKeyDictionary()
