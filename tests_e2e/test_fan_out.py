@@ -50,6 +50,7 @@ async def wait_until_known(device: Socket, other: Person) -> None:
 
 
 @pytest.mark.req("H18", "H04")
+@pytest.mark.ledger  # whose long form has all 10,000 members
 @pytest.mark.only_on("postgresql")
 @pytest.mark.timeout(300)
 async def test_a_queue_that_refuses_holds_up_none_of_the_others(stack: Stack, rest: Rest, backend: Backend) -> None:
