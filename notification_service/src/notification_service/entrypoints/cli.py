@@ -90,12 +90,14 @@ def serve(process: str, settings: Settings, *, host: str, port: int) -> None:
         timeout_graceful_shutdown=_STOP_LIMIT_S,
         lifespan="on",
     )
+    _tune_collector()
+    server = DrainingServer(config, parts.gateway.drain if process in _WITH_SOCKETS else None)
     # After its orderly stop uvicorn raises the signal again, for the handler that was there before: with this one the
-    # process ends with 0, and a supervisor can tell a stop from a crash.
+    # process ends with 0, and a supervisor can tell a stop from a crash. It comes last, because nobody hears a signal
+    # that comes before uvicorn takes over.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    _tune_collector()
-    DrainingServer(config, parts.gateway.drain if process in _WITH_SOCKETS else None).run()
+    server.run()
 
 
 def _tune_collector() -> None:
